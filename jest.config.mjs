@@ -1,0 +1,9 @@
+/** Jest runs the sources as ES modules; Node's own type stripping is the only transform. */
+export default {
+  testEnvironment: "node",
+  extensionsToTreatAsEsm: [".ts"],
+  transform: { "\\.ts$": "./scripts/jest-strip-types.mjs" },
+  testMatch: ["<rootDir>/test/**/*.test.ts"],
+  modulePathIgnorePatterns: ["<rootDir>/dist/", "<rootDir>/.cache/"],
+  coverageProvider: "v8",
+};

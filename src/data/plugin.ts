@@ -1,0 +1,62 @@
+/**
+ * How every plugin is defined, built-in or a user's own: a type, a JSON Schema for its parameters, and a function that creates it.
+ * What the created object can do is decided by the methods it has (scheduling/contracts.ts, data/producer.ts).
+ */
+import type { Logger } from "../telemetry/log.ts";
+import type { EndpointStoreView } from "./store-view.ts";
+
+export type PluginKind =
+  | "screener"
+  | "filter"
+  | "scorer"
+  | "picker"
+  | "profile-handler"
+  | "data-producer"
+  | "admitter"
+  | "request-header-processor"
+  | "pre-request"
+  | "response"
+  | "route-rule"
+  | "fairness-policy"
+  | "ordering-policy"
+  | "usage-limit-policy"
+  | "saturation-detector"
+  | "data-source"
+  | "extractor"
+  | "discovery"
+  | "parser";
+
+/** The subset of JSON Schema (draft 7) that parameters use. Properties carry `description` and `default`; objects are closed. */
+export type JsonSchema = Readonly<Record<string, unknown>>;
+
+export interface PluginContext {
+  /** Name in the configuration; the type when none was given. */
+  readonly name: string;
+  readonly log: Logger;
+  readonly endpoints: EndpointStoreView;
+  /** Another configured plugin instance by name; undefined when there is none. Valid from the first request on, not in create. */
+  plugin(name: string): unknown;
+  /** Monotonic milliseconds. */
+  now(): number;
+  /** Uniform in [0, 1). */
+  random(): number;
+}
+
+export interface PluginDefinition<Parameters = unknown, Instance = unknown> {
+  readonly type: string;
+  readonly kinds: readonly PluginKind[];
+  /** One sentence for docs/configuration.md. */
+  readonly summary: string;
+  /** Schema of `parameters`; its defaults are filled in before create is called. */
+  readonly parameters: JsonSchema;
+  /** Producer types this plugin reads from; created with their defaults when the configuration names none. */
+  readonly needs?: readonly string[];
+  /** Faults a schema cannot express: each is reported with the plugin's path. */
+  validate?(parameters: Parameters): readonly string[];
+  create(parameters: Parameters, context: PluginContext): Instance;
+}
+
+/** A plugin that holds timers, sockets or files. Closed when its configuration is replaced or the process ends. */
+export interface Closable {
+  close(): Promise<void>;
+}

@@ -1,0 +1,86 @@
+/**
+ * The narrow interface of a gRPC server transport for bidirectional streams: bytes of whole messages only. Every implementation passes
+ * one shared conformance table (test/conformance).
+ */
+
+/** One open stream, server side. Methods are no-ops after the stream has ended either way. */
+export interface GrpcStream {
+  /** Request metadata the client sent, by lower-case name. */
+  metadata(name: string): string | undefined;
+  /**
+   * Queues one message given as parts (not copied before they are written unless the transport must frame them; the caller does not change them afterwards).
+   */
+  send(parts: readonly Uint8Array[]): void;
+  /** Ends with a gRPC status, after everything sent. */
+  end(status: number, message?: string): void;
+  /** RST_STREAM, dropping what is queued. */
+  reset(): void;
+  /** Bytes queued and not yet taken by the socket. */
+  readonly pendingBytes: number;
+}
+
+/** What the server of a stream implements. Callbacks come in order: messages, halfClosed at most once, then closed exactly once. */
+export interface GrpcStreamHandler {
+  /** A whole message. The bytes stay valid as long as they are referenced. */
+  message(bytes: Buffer): void;
+  /** The client sent END_STREAM. */
+  halfClosed(): void;
+  /** The stream is gone: ended by us, reset, cancelled, or its connection was lost. */
+  closed(cause: StreamCloseCause): void;
+  /** pendingBytes fell to zero after `send` left it above it. */
+  drained?(): void;
+}
+
+export type StreamCloseCause = "ended" | "reset" | "connection-lost";
+
+export interface GrpcTransportOptions {
+  readonly host: string;
+  /** 0 picks a free port. */
+  readonly port: number;
+  /** Undefined serves plaintext (h2c, prior knowledge). */
+  readonly tls: TlsMaterial | undefined;
+  /** A larger message ends its stream with RESOURCE_EXHAUSTED. */
+  readonly maxMessageBytes: number;
+  readonly maxSendMessageBytes: number | undefined;
+  readonly maxStreamsPerConnection: number;
+  readonly maxHeaderBytes: number;
+  /** A connection without any stream is closed after this long without traffic; 0 never. */
+  readonly idleTimeoutMs: number;
+  /** ":path" → factory; other paths end with UNIMPLEMENTED. */
+  readonly methods: ReadonlyMap<string, (stream: GrpcStream) => GrpcStreamHandler>;
+  /** Faults of the transport itself (a broken connection is not one). */
+  readonly onError: (error: unknown, what: string) => void;
+}
+
+/** PEM. Replaceable while serving (setTls): new connections use the new material. */
+export interface TlsMaterial {
+  readonly key: string;
+  readonly cert: string;
+  readonly minVersion?: "TLSv1.2" | "TLSv1.3";
+  readonly ciphers?: string;
+}
+
+export interface GrpcTransport {
+  /** Bound port. */
+  readonly port: number;
+  /** Streams open now. */
+  readonly openStreams: number;
+  setTls(material: TlsMaterial): void;
+  /** Stops accepting connections and streams (GOAWAY); open streams live on. Resolves when the last has closed. */
+  drain(): Promise<void>;
+  /** Ends everything now. */
+  close(): Promise<void>;
+}
+
+/** gRPC status codes used here (grpc.github.io/grpc/core/md_doc_statuscodes.html). */
+export const grpcStatus = {
+  ok: 0,
+  cancelled: 1,
+  unknown: 2,
+  invalidArgument: 3,
+  deadlineExceeded: 4,
+  resourceExhausted: 8,
+  unimplemented: 12,
+  internal: 13,
+  unavailable: 14,
+} as const;

@@ -1,0 +1,72 @@
+/**
+ * The one object every layer sees: headers, body bytes as they came, what the parser found, and what routing decided about it.
+ * The body is never re-serialised; a model rewrite is a splice applied when the bytes leave.
+ */
+import type { ParsedBody } from "./parsed-body.ts";
+
+/** Request headers by lower-case name; of a repeated header the last value wins, as in the reference. */
+export type HeaderLookup = ReadonlyMap<string, string>;
+
+/** Names a value that one plugin produces for a request and others read; compare by identity. */
+export class AttributeKey<Value> {
+  /** Phantom: makes keys of different value types distinct to the compiler. */
+  declare readonly valueType: Value;
+  readonly name: string;
+  constructor(name: string) {
+    this.name = name;
+  }
+}
+
+export class InferenceRequest {
+  /** x-request-id, kept or minted. Clients may repeat one: never a key for bookings. */
+  readonly id: string;
+  readonly method: string;
+  /** Path without the query. */
+  readonly path: string;
+  readonly headers: HeaderLookup;
+  /** Contiguous body; empty for a header-only request. The request owns it. */
+  readonly body: Buffer;
+  readonly parsed: ParsedBody;
+  /** Milliseconds of the monotonic clock (performance.now()) at which the request's headers arrived. */
+  readonly receivedAtMs: number;
+
+  /** The model that leaves: equal to parsed.model until a rewrite changes it. Set by routing. */
+  targetModel: string;
+  /** Name of the InferenceObjective, "" when none was named. Set by routing. */
+  objective = "";
+  /** Higher is more important; negative is sheddable. Set by routing. */
+  priority = 0;
+  fairnessId = "default-flow";
+  /** Estimated or exact prompt tokens; set by a token producer, before that body bytes / 4. */
+  promptTokens: number;
+
+  readonly #attributes = new Map<AttributeKey<unknown>, unknown>();
+
+  constructor(init: {
+    readonly id: string;
+    readonly method: string;
+    readonly path: string;
+    readonly headers: HeaderLookup;
+    readonly body: Buffer;
+    readonly parsed: ParsedBody;
+    readonly receivedAtMs: number;
+  }) {
+    this.id = init.id;
+    this.method = init.method;
+    this.path = init.path;
+    this.headers = init.headers;
+    this.body = init.body;
+    this.parsed = init.parsed;
+    this.receivedAtMs = init.receivedAtMs;
+    this.targetModel = init.parsed.model;
+    this.promptTokens = Math.ceil(init.body.length / 4);
+  }
+
+  attribute<Value>(key: AttributeKey<Value>): Value | undefined {
+    return this.#attributes.get(key) as Value | undefined;
+  }
+
+  setAttribute<Value>(key: AttributeKey<Value>, value: Value): void {
+    this.#attributes.set(key, value);
+  }
+}
