@@ -1,0 +1,63 @@
+/** What a subcommand is: its name, its flags, its help, and a run that resolves to the exit code. */
+import { describeFlags, type FlagTable, type FlagValues, parseFlags } from "../config/flags.ts";
+
+export interface Command {
+  readonly name: string;
+  /** One line for the list of commands. */
+  readonly summary: string;
+  run(argv: readonly string[], environment: Environment): Promise<number>;
+}
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface CommandSpec<Table extends FlagTable> {
+  readonly name: string;
+  readonly summary: string;
+  /** Paragraphs after the usage line. */
+  readonly description: string;
+  readonly examples: readonly string[];
+  readonly flags: Table;
+  /** Faults a single flag cannot show, e.g. two that exclude each other. */
+  validate?(values: FlagValues<Table>, given: ReadonlySet<string>): readonly string[];
+  run(values: FlagValues<Table>, given: ReadonlySet<string>, warnings: readonly string[]): Promise<number>;
+}
+
+/** Exit codes: 0 done, 1 failed at run time, 2 unusable command line or configuration. */
+export const exitCode = { ok: 0, failed: 1, usage: 2 } as const;
+
+export function defineCommand<const Table extends FlagTable>(spec: CommandSpec<Table>): Command {
+  const help = [
+    `Usage: signalbox ${spec.name} [flags]`,
+    "",
+    spec.description,
+    "",
+    "Examples:",
+    ...spec.examples.map((example) => `  ${example}`),
+    "",
+    describeFlags(spec.flags),
+    "",
+    "Every flag can be given in the environment: --drain-timeout is SIGNALBOX_DRAIN_TIMEOUT. The flag wins.",
+  ].join("\n");
+  return {
+    name: spec.name,
+    summary: spec.summary,
+    async run(argv, environment) {
+      const parsed = parseFlags(spec.flags, argv, environment);
+      if (parsed.helpWanted) {
+        process.stdout.write(`${help}\n`);
+        return exitCode.ok;
+      }
+      const faults = [
+        ...parsed.faults,
+        ...parsed.positional.map((argument) => `unexpected argument ${JSON.stringify(argument)}`),
+        ...(parsed.faults.length === 0 ? (spec.validate?.(parsed.values, parsed.given) ?? []) : []),
+      ];
+      if (faults.length > 0) {
+        for (const fault of faults) process.stderr.write(`signalbox ${spec.name}: ${fault}\n`);
+        process.stderr.write(`See signalbox ${spec.name} --help.\n`);
+        return exitCode.usage;
+      }
+      return await spec.run(parsed.values, parsed.given, parsed.warnings);
+    },
+  };
+}

@@ -1,0 +1,269 @@
+/**
+ * Command-line flags as pflag spells them (`--flag value`, `--flag=value`, `--bool`, `--bool=false`, `-v 4`), each with an environment
+ * equivalent: SIGNALBOX_ and the name in upper snake case; the command line wins. All faults are reported at once.
+ */
+import { formatBytes, formatDuration, parseBytes, parseDuration } from "./duration.ts";
+
+interface FlagBase {
+  /** One sentence for --help, without the default. */
+  readonly help: string;
+  readonly group?: string;
+  /** One letter, for `-v`. */
+  readonly short?: string;
+  /** Accepted, warned about and ignored: why. */
+  readonly deprecated?: string;
+  /** Shown in place of the type in --help. */
+  readonly placeholder?: string;
+}
+
+export type FlagSpec = FlagBase &
+  (
+    | { readonly type: "string"; readonly default: string; readonly oneOf?: readonly string[] }
+    | { readonly type: "bool"; readonly default: boolean }
+    | { readonly type: "int"; readonly default: number; readonly min?: number; readonly max?: number }
+    | { readonly type: "number"; readonly default: number; readonly min?: number; readonly max?: number }
+    /** Milliseconds. */
+    | { readonly type: "duration"; readonly default: number; readonly minMs?: number }
+    | { readonly type: "bytes"; readonly default: number; readonly min?: number }
+    | { readonly type: "strings"; readonly default: readonly string[] }
+    | { readonly type: "ints"; readonly default: readonly number[] }
+  );
+
+export type FlagTable = Readonly<Record<string, FlagSpec>>;
+
+type ValueOf<Spec extends FlagSpec> = Spec["type"] extends "string"
+  ? string
+  : Spec["type"] extends "bool"
+    ? boolean
+    : Spec["type"] extends "strings"
+      ? readonly string[]
+      : Spec["type"] extends "ints"
+        ? readonly number[]
+        : number;
+
+export type FlagValues<Table extends FlagTable> = { readonly [Name in keyof Table]: ValueOf<Table[Name]> };
+
+export interface ParsedFlags<Table extends FlagTable> {
+  readonly values: FlagValues<Table>;
+  /** Names given on the command line or in the environment. */
+  readonly given: ReadonlySet<string>;
+  readonly warnings: readonly string[];
+  readonly faults: readonly string[];
+  readonly helpWanted: boolean;
+  readonly positional: readonly string[];
+}
+
+export function environmentNameOf(flag: string): string {
+  return `SIGNALBOX_${flag.replaceAll("-", "_").toUpperCase()}`;
+}
+
+type Reading = { readonly value: unknown } | { readonly fault: string };
+
+function readNumber(text: string, spec: { readonly min?: number; readonly max?: number }, whole: boolean): Reading {
+  const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
+  if (Number.isNaN(value) || (whole && !Number.isSafeInteger(value))) {
+    return { fault: `expected ${whole ? "a whole number" : "a number"}` };
+  }
+  if (spec.min !== undefined && value < spec.min) return { fault: `must be at least ${spec.min}` };
+  if (spec.max !== undefined && value > spec.max) return { fault: `must be at most ${spec.max}` };
+  return { value };
+}
+
+function readBool(text: string): Reading {
+  if (["1", "t", "T", "true", "TRUE", "True"].includes(text)) return { value: true };
+  if (["0", "f", "F", "false", "FALSE", "False"].includes(text)) return { value: false };
+  return { fault: "expected true or false" };
+}
+
+function splitList(text: string): string[] {
+  return text === "" ? [] : text.split(",").map((item) => item.trim());
+}
+
+function readValue(spec: FlagSpec, text: string): Reading {
+  switch (spec.type) {
+    case "string":
+      if (spec.oneOf !== undefined && !spec.oneOf.includes(text))
+        return { fault: `must be one of ${spec.oneOf.join(", ")}` };
+      return { value: text };
+    case "bool":
+      return readBool(text);
+    case "int":
+      return readNumber(text, spec, true);
+    case "number":
+      return readNumber(text, spec, false);
+    case "duration": {
+      const value = parseDuration(text);
+      if (value === undefined) return { fault: 'expected a duration like "50ms", "30s" or "1m30s"' };
+      if (value < (spec.minMs ?? 0)) return { fault: `must be at least ${formatDuration(spec.minMs ?? 0)}` };
+      return { value };
+    }
+    case "bytes": {
+      const value = parseBytes(text);
+      if (value === undefined) return { fault: 'expected a number of bytes like "4194304" or "64Mi"' };
+      if (value < (spec.min ?? 0)) return { fault: `must be at least ${spec.min}` };
+      return { value };
+    }
+    case "strings":
+      return { value: splitList(text) };
+    case "ints": {
+      const numbers = splitList(text).map((item) => readNumber(item, { min: 0 }, true));
+      const fault = numbers.find((item) => "fault" in item);
+      return fault ?? { value: numbers.map((item) => ("value" in item ? item.value : 0)) };
+    }
+    default:
+      return spec satisfies never;
+  }
+}
+
+/** Reads a command line (without program and command names) and the environment. Never throws: faults are in the result. */
+export function parseFlags<const Table extends FlagTable>(
+  table: Table,
+  argv: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): ParsedFlags<Table> {
+  const values: Record<string, unknown> = {};
+  for (const [name, spec] of Object.entries(table)) values[name] = spec.default;
+  const given = new Set<string>();
+  const fromArgv = new Set<string>();
+  const warnings: string[] = [];
+  const faults: string[] = [];
+  const positional: string[] = [];
+  let helpWanted = false;
+
+  const take = (name: string, spec: FlagSpec, text: string, shown: string): void => {
+    if (spec.deprecated !== undefined) {
+      warnings.push(`${shown} is deprecated: ${spec.deprecated}`);
+    }
+    const reading = readValue(spec, text);
+    if ("fault" in reading) {
+      faults.push(`${shown}: invalid value ${JSON.stringify(text)}: ${reading.fault}`);
+      return;
+    }
+    const isRepeatedList = fromArgv.has(name) && Array.isArray(reading.value);
+    values[name] = isRepeatedList ? [...(values[name] as unknown[]), ...(reading.value as unknown[])] : reading.value;
+    given.add(name);
+  };
+
+  for (const [name, spec] of Object.entries(table)) {
+    const text = environment[environmentNameOf(name)];
+    if (text !== undefined) take(name, spec, text, environmentNameOf(name));
+  }
+
+  const byShort = new Map(
+    Object.entries(table).flatMap(([name, spec]) => (spec.short ? [[spec.short, name] as const] : [])),
+  );
+  for (let index = 0; index < argv.length; index++) {
+    const argument = argv[index] ?? "";
+    if (argument === "--") {
+      positional.push(...argv.slice(index + 1));
+      break;
+    }
+    if (argument === "--help" || argument === "-h") {
+      helpWanted = true;
+      continue;
+    }
+    let name: string | undefined;
+    let text: string | undefined;
+    if (argument.startsWith("--")) {
+      const equals = argument.indexOf("=");
+      name = equals < 0 ? argument.slice(2) : argument.slice(2, equals);
+      text = equals < 0 ? undefined : argument.slice(equals + 1);
+    } else if (argument.startsWith("-") && argument.length > 1) {
+      name = byShort.get(argument.charAt(1));
+      const rest = argument.slice(2);
+      text = rest === "" ? undefined : rest.replace(/^=/, "");
+    } else {
+      positional.push(argument);
+      continue;
+    }
+    const spec = name === undefined ? undefined : table[name];
+    if (name === undefined || spec === undefined) {
+      faults.push(`unknown flag: ${argument.split("=")[0]}${suggestion(table, name ?? "")}`);
+      continue;
+    }
+    if (text === undefined) {
+      if (spec.type === "bool") text = "true";
+      else if (index + 1 < argv.length) text = argv[++index] ?? "";
+      else {
+        faults.push(`--${name}: needs a value`);
+        continue;
+      }
+    }
+    take(name, spec, text, `--${name}`);
+    fromArgv.add(name);
+  }
+  return { values: values as FlagValues<Table>, given, warnings, faults, helpWanted, positional };
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, column) => column);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(
+        (next[j - 1] ?? 0) + 1,
+        (row[j] ?? 0) + 1,
+        (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1),
+      );
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
+
+function suggestion(table: FlagTable, name: string): string {
+  const nearest = Object.keys(table)
+    .map((candidate) => ({ candidate, distance: editDistance(name, candidate) }))
+    .sort((a, b) => a.distance - b.distance)[0];
+  return nearest !== undefined && nearest.distance <= 3 ? ` (did you mean --${nearest.candidate}?)` : "";
+}
+
+function defaultText(spec: FlagSpec): string {
+  switch (spec.type) {
+    case "string":
+      return spec.default === "" ? "" : JSON.stringify(spec.default);
+    case "bool":
+    case "int":
+    case "number":
+      return String(spec.default);
+    case "duration":
+      return formatDuration(spec.default);
+    case "bytes":
+      return formatBytes(spec.default);
+    case "strings":
+    case "ints":
+      return spec.default.join(",");
+    default:
+      return spec satisfies never;
+  }
+}
+
+function wrapText(text: string, width: number): string[] {
+  const lines: string[] = [];
+  let line = "";
+  for (const word of text.split(" ")) {
+    if (line !== "" && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = word;
+    } else line = line === "" ? word : `${line} ${word}`;
+  }
+  return line === "" ? lines : [...lines, line];
+}
+
+/** The flags part of --help: grouped, aligned, with defaults. */
+export function describeFlags(table: FlagTable): string {
+  const groups = new Map<string, string[]>();
+  for (const [name, spec] of Object.entries(table)) {
+    if (spec.deprecated !== undefined) continue;
+    const placeholder = spec.type === "bool" ? "" : ` ${spec.placeholder ?? spec.type}`;
+    const head = `  ${spec.short === undefined ? "    " : `-${spec.short}, `}--${name}${placeholder}`;
+    const shown = defaultText(spec);
+    const choices = spec.type === "string" && spec.oneOf !== undefined ? ` One of ${spec.oneOf.join(", ")}.` : "";
+    const lines = wrapText(`${spec.help}${choices}${shown === "" ? "" : ` (default ${shown})`}`, 72);
+    const entry = head.length < 46 ? [head.padEnd(46) + (lines.shift() ?? "")] : [head];
+    for (const line of lines) entry.push(" ".repeat(46) + line);
+    const group = spec.group ?? "Flags";
+    groups.set(group, [...(groups.get(group) ?? []), ...entry]);
+  }
+  return [...groups].map(([group, lines]) => `${group}:\n${lines.join("\n")}`).join("\n\n");
+}

@@ -1,0 +1,150 @@
+/**
+ * Complete configuration → plugin instances → the plan that scheduling runs. On a reload an instance whose type, module and parameters are
+ * unchanged is kept with its state (a prefix index survives an edit of a weight).
+ */
+import { isDeepStrictEqual } from "node:util";
+import type {
+  Named,
+  PluginContext,
+  Profile,
+  RequestObserver,
+  SchedulingPlan,
+  SchedulingPlugin,
+  WeightedScorer,
+} from "../scheduling/contracts.ts";
+import { type CompleteConfig, ConfigError, type PluginEntry, type ProfileEntry } from "./complete-config.ts";
+
+export interface Instance {
+  readonly entry: PluginEntry;
+  readonly plugin: unknown;
+}
+
+export interface Loaded {
+  readonly config: CompleteConfig;
+  readonly instances: ReadonlyMap<string, Instance>;
+  readonly plan: SchedulingPlan;
+}
+
+/** Looks up another instance of the same configuration; valid once every instance exists. */
+export type PluginLookup = (name: string) => unknown;
+
+export interface InstantiateOptions {
+  readonly source: string;
+  contextFor(name: string, type: string, lookup: PluginLookup): PluginContext;
+  /** The configuration that runs now: its instances are kept where nothing changed. */
+  readonly previous?: Loaded | undefined;
+}
+
+/** Throws ConfigError when a create function refuses; what it made before that is closed. */
+export async function instantiate(config: CompleteConfig, options: InstantiateOptions): Promise<Loaded> {
+  const instances = new Map<string, Instance>();
+  const lookup: PluginLookup = (name) => instances.get(name)?.plugin;
+  const faults: string[] = [];
+  for (const entry of config.plugins) {
+    const kept = options.previous?.instances.get(entry.name);
+    if (kept !== undefined && isSame(kept.entry, entry)) {
+      instances.set(entry.name, kept);
+      continue;
+    }
+    try {
+      const context = options.contextFor(entry.name, entry.type, lookup);
+      instances.set(entry.name, { entry, plugin: entry.definition.create(entry.parameters, context) });
+    } catch (error) {
+      faults.push(`plugin ${entry.name}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  const plan = faults.length === 0 ? planOf(config, instances, faults) : undefined;
+  if (plan === undefined || faults.length > 0) {
+    await closeInstances(instances, options.previous?.instances);
+    throw new ConfigError(options.source, faults);
+  }
+  return { config, instances, plan };
+}
+
+function isSame(a: PluginEntry, b: PluginEntry): boolean {
+  return a.definition === b.definition && isDeepStrictEqual(a.parameters, b.parameters);
+}
+
+/** Closes the instances that `keep` does not hold. */
+export async function closeInstances(
+  instances: ReadonlyMap<string, Instance>,
+  keep?: ReadonlyMap<string, Instance>,
+): Promise<void> {
+  for (const [name, { plugin }] of instances) {
+    if (keep?.get(name)?.plugin === plugin) continue;
+    if (typeof plugin === "object" && plugin !== null && "close" in plugin && typeof plugin.close === "function") {
+      await plugin.close();
+    }
+  }
+}
+
+const observerMethods = ["assigned", "responseHeaders", "firstByte", "ended"] as const;
+
+function planOf(
+  config: CompleteConfig,
+  instances: ReadonlyMap<string, Instance>,
+  faults: string[],
+): SchedulingPlan | undefined {
+  const all = [...instances.values()].map(({ entry, plugin }) => ({
+    name: entry.name,
+    type: entry.type,
+    plugin: (plugin ?? {}) as SchedulingPlugin,
+  }));
+  const withMethod = <Key extends keyof SchedulingPlugin>(method: Key) =>
+    all.filter(({ plugin }) => typeof plugin[method] === "function") as unknown as Named<
+      Required<Pick<SchedulingPlugin, Key>>
+    >[];
+  const handler = withMethod("nextProfiles").find(({ name }) => name === config.profileHandler);
+  if (handler === undefined) faults.push(`plugin ${config.profileHandler}: is no profile handler`);
+  const profiles = new Map(config.profiles.map((profile) => [profile.name, profileOf(profile, instances, faults)]));
+  if (handler === undefined) return undefined;
+  return {
+    handler: handler as unknown as SchedulingPlan["handler"],
+    profiles,
+    screeners: withMethod("screen"),
+    admitters: withMethod("admit"),
+    headerProcessors: withMethod("processHeaders"),
+    producers: inOrder(withMethod("produce")),
+    observers: all.filter(({ plugin }) =>
+      observerMethods.some((method) => typeof plugin[method] === "function"),
+    ) as Named<RequestObserver>[],
+  };
+}
+
+/** Stable order in which every producer comes after the types it reads from. */
+function inOrder(producers: SchedulingPlan["producers"]): SchedulingPlan["producers"] {
+  const left = [...producers];
+  const ordered: (typeof left)[number][] = [];
+  while (left.length > 0) {
+    const ready = left.findIndex(({ plugin }) => !left.some(({ type }) => plugin.after?.includes(type)));
+    ordered.push(...left.splice(Math.max(ready, 0), 1));
+  }
+  return ordered;
+}
+
+function profileOf(profile: ProfileEntry, instances: ReadonlyMap<string, Instance>, faults: string[]): Profile {
+  const filters: Profile["filters"][number][] = [];
+  const scorers: WeightedScorer[] = [];
+  let picker: Profile["picker"] | undefined;
+  for (const { pluginRef, weight } of profile.plugins) {
+    const instance = instances.get(pluginRef);
+    if (instance === undefined) continue;
+    const { name, type } = instance.entry;
+    const plugin = (instance.plugin ?? {}) as SchedulingPlugin;
+    let roles = 0;
+    if (typeof plugin.filter === "function")
+      roles += filters.push({ name, type, plugin: plugin as Required<Pick<SchedulingPlugin, "filter">> });
+    if (typeof plugin.score === "function")
+      roles += scorers.push({ name, type, weight, plugin: plugin as Required<Pick<SchedulingPlugin, "score">> });
+    if (typeof plugin.pick === "function") {
+      roles++;
+      picker = { name, type, plugin: plugin as Required<Pick<SchedulingPlugin, "pick">> };
+    }
+    if (roles === 0) faults.push(`profile ${profile.name}: ${pluginRef} is no filter, scorer or picker`);
+  }
+  if (picker === undefined) {
+    faults.push(`profile ${profile.name}: has no picker`);
+    picker = { name: "", type: "", plugin: { pick: (_cycle, endpoints) => endpoints.slice(0, 1) } };
+  }
+  return { name: profile.name, filters, scorers, picker };
+}
