@@ -1,0 +1,12 @@
+/** The objective a request names and the priority it gives: an InferenceObjective is looked up by its object name. */
+import type { Objective } from "../data/manifests/pool-objects.ts";
+import type { InferenceRequest } from "../request/inference-request.ts";
+import { controlHeader, objectiveHeader } from "./control-headers.ts";
+
+/** An unknown name is kept on the request and has priority 0, as has none. */
+export function routeObjective(request: InferenceRequest, objectives: ReadonlyMap<string, Objective>): void {
+  const name = controlHeader(request.headers, objectiveHeader);
+  if (name === undefined || name === "") return;
+  request.objective = name;
+  request.priority = objectives.get(name)?.priority ?? 0;
+}
