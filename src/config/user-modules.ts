@@ -46,7 +46,7 @@ export async function loadUserModule(file: string, folder: string, type: string)
       summary: found.summary ?? "",
       parameters: found.parameters ?? { type: "object" },
       ...(found.needs === undefined ? {} : { needs: found.needs }),
-      ...(found.validate === undefined ? {} : { validate: found.validate }),
+      ...(found.validate === undefined ? {} : { validate: found.validate.bind(found) }),
       create: found.create.bind(found),
     },
   };

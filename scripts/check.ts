@@ -1,0 +1,86 @@
+/**
+ * The gate, step by step with times: everything that must hold before a change lands. Runs on past a failure, so that one run shows all of
+ * them, and closes with "N passed, M failed" (a static step counts as one, a test suite as its tests).
+ */
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+interface Step {
+  readonly name: string;
+  readonly command: readonly string[];
+  /** Jest suites report their own counts. */
+  readonly isSuite?: boolean;
+}
+
+const node = process.execPath;
+const bin = (name: string) => join("node_modules", ".bin", name);
+const jest = ["--experimental-vm-modules", "--disable-warning=ExperimentalWarning", "node_modules/jest/bin/jest.js"];
+
+const steps: readonly Step[] = [
+  { name: "generated code is current", command: [node, "scripts/gen.ts", "--check"] },
+  { name: "format and fast lint", command: [node, bin("biome"), "check", "--error-on-warnings", "."] },
+  { name: "typed lint", command: [node, bin("oxlint"), "--type-aware", "--deny-warnings", "src", "test", "bench", "scripts"] },
+  { name: "types", command: [node, bin("tsc"), "--noEmit"] },
+  { name: "dependency rule and unit tests", command: [node, ...jest, "test/layers.test.ts", "test/unit"], isSuite: true },
+  { name: "conformance", command: [node, ...jest, "--runInBand", "test/conformance"], isSuite: true },
+  { name: "integration", command: [node, ...jest, "--runInBand", "test/integration"], isSuite: true },
+  { name: "end to end", command: [node, ...jest, "--runInBand", "test/e2e"], isSuite: true },
+];
+
+const scratch = mkdtempSync(join(tmpdir(), "signalbox-check-"));
+const isTerminal = process.stdout.isTTY === true;
+const paint = (code: number, text: string) => (isTerminal ? `\u001b[${code}m${text}\u001b[0m` : text);
+
+function run(command: readonly string[]): Promise<{ readonly status: number; readonly output: string }> {
+  const [program = "", ...args] = command;
+  const environment = { ...process.env, PATH: `${join(process.cwd(), "node_modules/.bin")}:${process.env["PATH"] ?? ""}` };
+  return new Promise((resolve) => {
+    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment });
+    let output = "";
+    const keep = (chunk: Buffer): void => {
+      output += chunk.toString();
+    };
+    child.stdout.on("data", keep);
+    child.stderr.on("data", keep);
+    child.on("error", (error) => resolve({ status: 1, output: `${output}${String(error)}\n` }));
+    child.on("close", (status) => resolve({ status: status ?? 1, output }));
+  });
+}
+
+function countsOf(report: string): { readonly passed: number; readonly failed: number; readonly skipped: number } | undefined {
+  try {
+    const parsed = JSON.parse(readFileSync(report, "utf8")) as Record<string, number>;
+    const brokenSuites = parsed["numRuntimeErrorTestSuites"] ?? 0;
+    return {
+      passed: parsed["numPassedTests"] ?? 0,
+      failed: (parsed["numFailedTests"] ?? 0) + brokenSuites,
+      skipped: (parsed["numPendingTests"] ?? 0) + (parsed["numTodoTests"] ?? 0),
+    };
+  } catch {
+    return undefined;
+  }
+}
+
+let passed = 0;
+let failed = 0;
+for (const [index, step] of steps.entries()) {
+  const startedAt = performance.now();
+  process.stdout.write(`[${index + 1}/${steps.length}] ${step.name} ... `);
+  const report = join(scratch, `${index}.json`);
+  const suite = step.isSuite ? ["--json", `--outputFile=${report}`] : [];
+  const { status, output } = await run([...step.command, ...suite]);
+  const counts = step.isSuite ? countsOf(report) : undefined;
+  // A skipped test is a defect here: nothing passes by skipping.
+  const stepFailed = counts === undefined ? Number(status !== 0) : counts.failed + counts.skipped || Number(status !== 0);
+  passed += counts?.passed ?? Number(status === 0);
+  failed += stepFailed;
+  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
+  const tests = counts === undefined ? "" : ` ${counts.passed} tests${counts.skipped > 0 ? `, ${counts.skipped} skipped` : ""},`;
+  process.stdout.write(`${stepFailed === 0 ? paint(32, "ok") : paint(31, "FAILED")}${tests} ${seconds} s\n`);
+  if (stepFailed > 0) process.stdout.write(`${output.replace(/^\{"numFailedTestSuites".*$/m, "")}\n`);
+}
+rmSync(scratch, { recursive: true, force: true });
+process.stdout.write(`\n${passed} passed, ${failed} failed\n`);
+process.exitCode = failed === 0 ? 0 : 1;
