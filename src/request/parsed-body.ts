@@ -40,6 +40,8 @@ export interface ParsedBody {
   readonly model: string;
   /** Range of the JSON string of the model, quotes included; undefined where there is none to rewrite. */
   readonly modelRange: ByteRange | undefined;
+  /** Ranges of the values of earlier `model` members of a body that repeats the key, in order; a rewrite replaces them too. */
+  readonly earlierModelRanges?: readonly ByteRange[];
   readonly stream: boolean;
   /** max_completion_tokens, else max_tokens (or the dialect's field); undefined when absent. */
   readonly maxOutputTokens: number | undefined;

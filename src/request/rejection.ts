@@ -61,3 +61,8 @@ export function reject(code: RejectCode, message: string, details: RejectionDeta
     droppedReason: details.droppedReason,
   };
 }
+
+/** Tells a refusal from what a layer returns in the good case. */
+export function isRejection(outcome: object): outcome is Rejection {
+  return "code" in outcome && "droppedReason" in outcome;
+}
