@@ -21,6 +21,12 @@ const modules: readonly WasmModule[] = [
     constant: "hashWasm",
     options: ["--initialMemory", "3", "--maximumMemory", "3"],
   },
+  {
+    source: "src/request/wasm/json.ts",
+    output: "src/request/json-wasm.ts",
+    constant: "jsonWasm",
+    options: ["--enable", "simd", "--initialMemory", "5", "--maximumMemory", "5"],
+  },
 ];
 
 const lineLength = 112;
