@@ -49,8 +49,8 @@ export type ExtensionPoint =
 export interface RequestMetrics {
   /** request_total, request_running, request_size_bytes. */
   started(labels: RequestLabels, sizeBytes: number): RequestRecord;
-  /** A request refused before its labels were known. */
-  refused(errorCode: string, model: string): void;
+  /** A request that no endpoint was picked for; without labels when it was refused before routing knew them. */
+  refused(errorCode: string, model: string, labels?: RequestLabels): void;
   scheduled(
     durationMs: number,
     status: "success" | "failure",

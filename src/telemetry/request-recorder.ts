@@ -1,0 +1,216 @@
+/**
+ * RequestMetrics on accumulators: the series of a label set are looked up once per distinct (model, target, fairness, priority) and kept,
+ * so a request costs one map lookup and plain number writes.
+ */
+import { LabelLimit } from "./cardinality.ts";
+import type { Families } from "./catalogue.ts";
+import type { Series } from "./families.ts";
+import type { ExtensionPoint, RequestLabels, RequestMetrics, RequestRecord } from "./request-metrics.ts";
+
+/** Distinct model names and fairness ids per process, as in the reference. */
+const cardinalityLimit = 1000;
+
+type RecordEnd = Parameters<RequestRecord["ended"]>[0];
+
+/** Every series of one label set, made when first written. */
+class LabelledSeries {
+  readonly #families: Families;
+  readonly #values: readonly string[];
+  readonly total: Series;
+  readonly running: Series;
+  readonly size: Series;
+  readonly duration: Series;
+  readonly responseSize: Series;
+  #input: Series | undefined;
+  #cached: Series | undefined;
+  #output: Series | undefined;
+  #perToken: Series | undefined;
+  #firstStreaming: Series | undefined;
+  #firstUnary: Series | undefined;
+  #streamingPerToken: Series | undefined;
+  #interToken: Series | undefined;
+
+  constructor(families: Families, values: readonly string[]) {
+    this.#families = families;
+    this.#values = values;
+    this.total = families.requestTotal.series(...values);
+    this.running = families.running.series(...values);
+    this.size = families.requestSize.series(...values);
+    this.duration = families.requestDuration.series(...values);
+    this.responseSize = families.responseSize.series(...values);
+  }
+
+  get input(): Series {
+    this.#input ??= this.#families.inputTokens.series(...this.#values);
+    return this.#input;
+  }
+  get cached(): Series {
+    this.#cached ??= this.#families.cachedTokens.series(...this.#values);
+    return this.#cached;
+  }
+  get output(): Series {
+    this.#output ??= this.#families.outputTokens.series(...this.#values);
+    return this.#output;
+  }
+  get perToken(): Series {
+    this.#perToken ??= this.#families.perToken.series(...this.#values);
+    return this.#perToken;
+  }
+  get streamingPerToken(): Series {
+    this.#streamingPerToken ??= this.#families.streamingPerToken.series(...this.#values);
+    return this.#streamingPerToken;
+  }
+  get interToken(): Series {
+    this.#interToken ??= this.#families.interToken.series(...this.#values);
+    return this.#interToken;
+  }
+  firstToken(streaming: boolean): Series {
+    if (streaming) {
+      this.#firstStreaming ??= this.#families.firstToken.series(...this.#values, "true");
+      return this.#firstStreaming;
+    }
+    this.#firstUnary ??= this.#families.firstToken.series(...this.#values, "false");
+    return this.#firstUnary;
+  }
+  error(code: string): Series {
+    return this.#families.requestErrors.series(...this.#values, code);
+  }
+}
+
+class Recorded implements RequestRecord {
+  readonly #series: LabelledSeries;
+  readonly #families: RecorderSeries;
+  #isEnded = false;
+
+  constructor(series: LabelledSeries, families: RecorderSeries) {
+    this.#series = series;
+    this.#families = families;
+  }
+
+  decided(durationMs: number): void {
+    this.#families.requestProcessing.observe(durationMs / 1000);
+  }
+
+  firstByte(sinceStartMs: number, streaming: boolean): void {
+    this.#series.firstToken(streaming).observe(sinceStartMs / 1000);
+  }
+
+  interTokenLatency(ms: number): void {
+    this.#series.interToken.observe(ms / 1000);
+  }
+
+  responseProcessed(durationMs: number): void {
+    this.#families.responseProcessing.observe(durationMs / 1000);
+  }
+
+  ended(end: RecordEnd): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    const series = this.#series;
+    series.running.add(-1);
+    series.duration.observe(end.durationMs / 1000);
+    if (end.responseBytes > 0) series.responseSize.observe(end.responseBytes);
+    if (end.promptTokens !== undefined) series.input.observe(end.promptTokens);
+    if (end.cachedTokens !== undefined) series.cached.observe(end.cachedTokens);
+    const tokens = end.completionTokens;
+    if (tokens === undefined) return;
+    series.output.observe(tokens);
+    if (tokens > 0) series.perToken.observe(end.durationMs / 1000 / tokens);
+    if (end.streaming && tokens > 1 && end.firstByteMs !== undefined) {
+      series.streamingPerToken.observe((end.durationMs - end.firstByteMs) / 1000 / (tokens - 1));
+    }
+  }
+
+  failed(errorCode: string): void {
+    this.#series.error(errorCode).add(1);
+  }
+}
+
+interface RecorderSeries {
+  readonly requestProcessing: Series;
+  readonly responseProcessing: Series;
+}
+
+export class RequestRecorder implements RequestMetrics {
+  readonly #families: Families;
+  readonly #shared: RecorderSeries;
+  readonly #schedulerDuration: Series;
+  readonly #byLabels = new Map<string, LabelledSeries>();
+  readonly #attempts = new Map<string, Series>();
+  readonly #plugins = new Map<string, Series>();
+  /** One limit for both model labels. */
+  readonly models = new LabelLimit(cardinalityLimit);
+  readonly #fairness = new LabelLimit(cardinalityLimit);
+
+  constructor(families: Families) {
+    this.#families = families;
+    this.#shared = {
+      requestProcessing: families.requestProcessing.series(),
+      responseProcessing: families.responseProcessing.series(),
+    };
+    this.#schedulerDuration = families.schedulerDuration.series();
+  }
+
+  started(labels: RequestLabels, sizeBytes: number): RequestRecord {
+    const series = this.#labelled(labels);
+    series.total.add(1);
+    series.running.add(1);
+    series.size.observe(sizeBytes);
+    return new Recorded(series, this.#shared);
+  }
+
+  refused(errorCode: string, model: string): void {
+    const name = this.models.fold(model);
+    this.#families.requestErrors.series(name, name, "", "0", errorCode).add(1);
+  }
+
+  scheduled(
+    durationMs: number,
+    status: "success" | "failure",
+    targetModel: string,
+    endpoint: { readonly name: string; readonly namespace: string; readonly port: number } | undefined,
+  ): void {
+    this.#schedulerDuration.observe(durationMs / 1000);
+    const model = this.models.fold(targetModel);
+    const key = `${status}\u0000${model}\u0000${endpoint?.name ?? ""}`;
+    let series = this.#attempts.get(key);
+    if (series === undefined) {
+      const name = endpoint === undefined ? "" : endpoint.name.slice(endpoint.namespace.length + 1);
+      const port = endpoint === undefined ? "" : String(endpoint.port);
+      series = this.#families.schedulerAttempts.series(status, model, name, endpoint?.namespace ?? "", port);
+      this.#attempts.set(key, series);
+    }
+    series.add(1);
+  }
+
+  plugin(point: ExtensionPoint, type: string, name: string, durationMs: number): void {
+    const key = `${point}\u0000${name}`;
+    let series = this.#plugins.get(key);
+    if (series === undefined) {
+      series = this.#families.pluginDuration.series(point, type, name);
+      this.#plugins.set(key, series);
+    }
+    series.observe(durationMs / 1000);
+  }
+
+  pluginFailed(point: ExtensionPoint, type: string, name: string): void {
+    this.#families.pluginErrors.series(point, type, name).add(1);
+  }
+
+  modelRewritten(rewriteName: string, model: string, targetModel: string): void {
+    this.#families.modelRewrites.series(rewriteName, this.models.fold(model), this.models.fold(targetModel)).add(1);
+  }
+
+  #labelled(labels: RequestLabels): LabelledSeries {
+    const model = this.models.fold(labels.model);
+    const target = labels.targetModel === labels.model ? model : this.models.fold(labels.targetModel);
+    const fairness = this.#fairness.fold(labels.fairnessId);
+    const key = `${model}\u0000${target}\u0000${fairness}\u0000${labels.priority}`;
+    let series = this.#byLabels.get(key);
+    if (series === undefined) {
+      series = new LabelledSeries(this.#families, [model, target, fairness, String(labels.priority)]);
+      this.#byLabels.set(key, series);
+    }
+    return series;
+  }
+}
