@@ -14,7 +14,10 @@ export interface DecisionSink {
   begin(request: InferenceRequest): DecisionRecording | undefined;
 }
 
-/** Calls come in this order; a request that is cancelled while it waits gets `ended` only. */
+/**
+ * Calls come in this order, those of the trace before `scheduled`. After `scheduled` always comes `ended`; a request that is cancelled before it
+ * was decided gets `ended` without `scheduled`, a refused one gets no `ended`.
+ */
 export interface DecisionRecording extends DecisionTrace {
   /** Endpoints the subset allows, before any plugin has seen them. */
   candidates(endpoints: Endpoints): void;

@@ -12,7 +12,7 @@ export function createRoute(deps: {
   /** Current objects of the pool; replaced as a whole when they change. */
   objects(): PoolObjects;
   /** Uniform in [0, 1). */
-  random(): number;
+  readonly random: () => number;
   readonly metrics: RewriteCounter;
 }): Route {
   const rewriteTable = createRewriteCompiler();

@@ -1,0 +1,286 @@
+/**
+ * One decision on its way: route, candidates, admission, screeners, producers, admitters, schedule, assign. It runs through without a
+ * promise unless admission or a producer waits. Nothing is booked before `assigned`, so leaving early has nothing to release but places
+ * in queues.
+ */
+import type { Endpoints } from "../data/endpoint.ts";
+import type { Assignment, EndCause } from "../data/producer.ts";
+import type { WaitingAdmission } from "../flow-control/admission.ts";
+import type { InferenceRequest } from "../request/inference-request.ts";
+import { type Rejection, reject } from "../request/rejection.ts";
+import { type Cycle, isRejection, type ProfileOutcome, type SchedulingResult } from "../scheduling/contracts.ts";
+import { scheduleScreened, screen } from "../scheduling/scheduler.ts";
+import { isPrefixHeld, prefersIfAvailable } from "./conditional-decode.ts";
+import type { Decision, PendingDecision, Subset } from "./contracts.ts";
+import type { DecisionRecording } from "./decision-sink.ts";
+import { errorCodeOf, type RoutedExchange } from "./exchange.ts";
+import { HeaderList } from "./header-list.ts";
+import type { PipelineDependencies } from "./pipeline.ts";
+import type { PlanHooks } from "./plan-hooks.ts";
+import { Production } from "./production.ts";
+import { allowedEndpoints } from "./subset.ts";
+
+type Scheduled = Extract<SchedulingResult, { kind: "scheduled" }>;
+
+export const noCandidates = reject("ServiceUnavailable", "failed to find endpoint candidates for serving the request", {
+  droppedReason: "rejected-no-endpoints",
+  retryAfterSeconds: 1,
+});
+const prefixNotHeld = reject("PreconditionFailed", "no decode worker has the requested KV cache");
+const internalError = reject("Internal", "the request could not be routed because of an internal error");
+
+/** What a decision needs of the pipeline that made it. */
+export interface DecidingOwner {
+  readonly dependencies: PipelineDependencies;
+  openExchange(init: {
+    readonly request: InferenceRequest;
+    readonly assignment: Assignment;
+    readonly hooks: PlanHooks;
+    readonly recording: DecisionRecording | undefined;
+  }): RoutedExchange;
+  settled(deciding: Deciding): void;
+}
+
+function pickedByProfile(outcomes: ReadonlyMap<string, ProfileOutcome>): ReadonlyMap<string, Endpoints> {
+  const byProfile = new Map<string, Endpoints>();
+  for (const [profile, outcome] of outcomes) {
+    if (outcome.kind === "picked") byProfile.set(profile, outcome.endpoints);
+  }
+  return byProfile;
+}
+
+function scoresOf(result: Scheduled): ReadonlyMap<string, number> | undefined {
+  const outcome = result.outcomes.get(result.primary);
+  if (outcome?.kind !== "picked") return undefined;
+  const scores = new Map<string, number>();
+  for (const [endpoint, total] of outcome.totals) scores.set(endpoint.hostPort, total);
+  return scores;
+}
+
+export class Deciding implements PendingDecision {
+  readonly #request: InferenceRequest;
+  readonly #subset: Subset;
+  readonly #hooks: PlanHooks;
+  readonly #owner: DecidingOwner;
+  readonly #dependencies: PipelineDependencies;
+  #done: ((decision: Decision) => void) | undefined;
+  #isRouted = false;
+  #recording: DecisionRecording | undefined;
+  #waiting: WaitingAdmission | undefined;
+  #production: Production | undefined;
+
+  constructor(
+    request: InferenceRequest,
+    subset: Subset,
+    hooks: PlanHooks,
+    owner: DecidingOwner,
+    done: (decision: Decision) => void,
+  ) {
+    this.#request = request;
+    this.#subset = subset;
+    this.#hooks = hooks;
+    this.#owner = owner;
+    this.#dependencies = owner.dependencies;
+    this.#done = done;
+    hooks.retain();
+  }
+
+  start(): void {
+    this.#guarded(() => this.#route());
+  }
+
+  cancel(cause: EndCause): void {
+    if (this.#done === undefined) return;
+    this.#done = undefined;
+    this.#waiting?.cancel(cause);
+    this.#production?.cancel();
+    this.#countCancelled(cause);
+    this.#recording?.ended(cause, undefined, this.#elapsedMs());
+    this.#settled();
+  }
+
+  #route(): void {
+    this.#hooks.processHeaders(this.#request);
+    const rejection = this.#dependencies.route(this.#request);
+    this.#isRouted = true;
+    this.#recording = this.#dependencies.decisions.begin(this.#request);
+    if (rejection !== undefined) {
+      this.#reject(rejection);
+      return;
+    }
+    const candidates = this.#candidates();
+    this.#recording?.candidates(candidates);
+    if (candidates.length === 0) {
+      this.#reject(noCandidates);
+      return;
+    }
+    this.#admission(candidates);
+  }
+
+  #candidates(): Endpoints {
+    const endpoints = this.#dependencies.endpoints.snapshot();
+    return this.#dependencies.filterSubset ? allowedEndpoints(endpoints, this.#subset) : endpoints;
+  }
+
+  #admission(candidates: Endpoints): void {
+    let isSync = true;
+    const waiting = this.#dependencies.admission.admit(this.#request, candidates, (rejection) => {
+      if (this.#done === undefined) return;
+      this.#waiting = undefined;
+      const admitted = (): void => {
+        if (rejection !== undefined) this.#reject(rejection);
+        else this.#produce(isSync ? candidates : this.#candidates());
+      };
+      if (isSync) admitted();
+      else this.#guarded(admitted);
+    });
+    isSync = false;
+    if (this.#done !== undefined && this.#production === undefined) this.#waiting = waiting;
+  }
+
+  #produce(candidates: Endpoints): void {
+    const cycle = this.#cycle();
+    const screened = screen(
+      this.#hooks.plan,
+      cycle,
+      candidates,
+      this.#recording,
+      this.#hooks.onPluginError,
+      this.#hooks.timer,
+    );
+    if (isRejection(screened)) {
+      this.#reject(screened);
+      return;
+    }
+    if (this.#hooks.plan.producers.length === 0) {
+      this.#schedule(screened);
+      return;
+    }
+    this.#production = new Production({
+      hooks: this.#hooks,
+      timers: this.#dependencies.timers,
+      now: this.#dependencies.now,
+      request: this.#request,
+      candidates: screened,
+      done: () => this.#guarded(() => this.#schedule(this.#stillThere(screened))),
+    });
+    if (this.#production.run()) this.#schedule(screened);
+  }
+
+  /** The same endpoints as they are now, without those that left while producers were waited for. */
+  #stillThere(screened: Endpoints): Endpoints {
+    const generations = new Map<string, number>();
+    for (const { name, generation } of screened) generations.set(name, generation);
+    return this.#candidates().filter(({ name, generation }) => generations.get(name) === generation);
+  }
+
+  #schedule(candidates: Endpoints): void {
+    if (candidates.length === 0) {
+      this.#reject(noCandidates);
+      return;
+    }
+    const plan = this.#hooks.plan;
+    if (prefersIfAvailable(this.#request) && !isPrefixHeld(this.#request, plan, candidates)) {
+      this.#reject(prefixNotHeld);
+      return;
+    }
+    const cycle = this.#cycle();
+    const denial = this.#hooks.admit(cycle, candidates);
+    if (denial !== undefined) {
+      this.#reject({ ...denial, message: `request cannot be admitted: ${denial.message}` });
+      return;
+    }
+    const { onPluginError, timer } = this.#hooks;
+    const result = scheduleScreened(plan, cycle, candidates, this.#recording, onPluginError, timer);
+    const durationMs = this.#dependencies.now() - cycle.nowMs;
+    const destination = result.kind === "scheduled" ? result.destinations[0] : undefined;
+    const status = destination === undefined ? "failure" : "success";
+    this.#dependencies.metrics.scheduled(durationMs, status, this.#request.targetModel, destination);
+    if (result.kind === "rejected") this.#reject(result.rejection);
+    else this.#assign(result);
+  }
+
+  #assign(result: Scheduled): void {
+    const assignment: Assignment = {
+      destinations: result.destinations,
+      byProfile: pickedByProfile(result.outcomes),
+    };
+    const exchange = this.#owner.openExchange({
+      request: this.#request,
+      assignment,
+      hooks: this.#hooks,
+      recording: this.#recording,
+    });
+    try {
+      const upstreamHeaders = new HeaderList();
+      this.#hooks.assigned(this.#request, assignment, upstreamHeaders);
+      exchange.decided();
+      this.#recording?.scheduled(result, this.#elapsedMs());
+      this.#finish({
+        kind: "routed",
+        destinations: result.destinations,
+        setHeaders: upstreamHeaders.toHeaders(),
+        scores: this.#dependencies.emitEndpointScores ? scoresOf(result) : undefined,
+        exchange,
+      });
+    } catch (error) {
+      // Nobody else knows of the exchange yet; a no-op where the front door has ended it.
+      exchange.end({ kind: "error" });
+      throw error;
+    }
+  }
+
+  #reject(rejection: Rejection): void {
+    const { metrics } = this.#dependencies;
+    if (this.#isRouted) metrics.refused(rejection.code, this.#request.parsed.model, this.#labels());
+    else metrics.refused(rejection.code, this.#request.parsed.model);
+    this.#recording?.rejected(rejection, this.#elapsedMs());
+    this.#finish({ kind: "rejected", rejection });
+  }
+
+  #finish(decision: Decision): void {
+    const done = this.#done;
+    this.#done = undefined;
+    this.#settled();
+    done?.(decision);
+  }
+
+  #settled(): void {
+    this.#hooks.release();
+    this.#owner.settled(this);
+  }
+
+  /** Outcomes are values; what is thrown here is a fault of ours, which must end this request and no other. */
+  #guarded(step: () => void): void {
+    if (this.#done === undefined) return;
+    try {
+      step();
+    } catch (error) {
+      this.#dependencies.log.error({ requestId: this.#request.id, err: error }, "a decision failed");
+      if (this.#done === undefined) return;
+      this.#production?.cancel();
+      this.#finish({ kind: "rejected", rejection: internalError });
+      this.#dependencies.metrics.refused(internalError.code, this.#request.parsed.model, this.#labels());
+    }
+  }
+
+  /** A request that left while it waited is an error of somebody, but for a client that went away. */
+  #countCancelled(cause: EndCause): void {
+    const code = errorCodeOf(cause) ?? (cause.kind === "shutdown" ? "ServiceUnavailable" : undefined);
+    if (code !== undefined) this.#dependencies.metrics.refused(code, this.#request.parsed.model, this.#labels());
+  }
+
+  #labels() {
+    const { parsed, targetModel, fairnessId, priority } = this.#request;
+    return { model: parsed.model, targetModel, fairnessId, priority };
+  }
+
+  #cycle(): Cycle {
+    const { now, random } = this.#dependencies;
+    return { request: this.#request, nowMs: now(), random };
+  }
+
+  #elapsedMs(): number {
+    return this.#dependencies.now() - this.#request.receivedAtMs;
+  }
+}
