@@ -46,6 +46,10 @@ export interface GrpcTransportOptions {
   readonly maxHeaderBytes: number;
   /** A connection without any stream is closed after this long without traffic; 0 never. */
   readonly idleTimeoutMs: number;
+  /** A connection that has not finished its TLS handshake and HTTP/2 preface after this long is dropped; 10 s unless given. */
+  readonly handshakeTimeoutMs?: number;
+  /** A stream whose pendingBytes would exceed this (its client stopped reading) is reset; twice maxMessageBytes, at least 16 MiB, unless given. */
+  readonly maxPendingBytes?: number;
   /** ":path" → factory; other paths end with UNIMPLEMENTED. */
   readonly methods: ReadonlyMap<string, (stream: GrpcStream) => GrpcStreamHandler>;
   /** Faults of the transport itself (a broken connection is not one). */

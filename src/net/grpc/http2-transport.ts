@@ -1,0 +1,284 @@
+/**
+ * The gRPC transport on node:http2. Every connection and stream is counted here; a connection that stays silent before its preface or
+ * without any stream is closed, and draining lets open streams live on.
+ */
+import {
+  createSecureServer,
+  createServer,
+  type Http2SecureServer,
+  type Http2Server,
+  type Http2Session,
+  constants as http2Constants,
+  type IncomingHttpHeaders,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+  type ServerOptions,
+} from "node:http2";
+import type { AddressInfo, Socket } from "node:net";
+import { createSecureContext } from "node:tls";
+import { Http2GrpcStream, type StreamOwner } from "./http2-stream.ts";
+import { type GrpcTransport, type GrpcTransportOptions, grpcStatus, type TlsMaterial } from "./transport.ts";
+
+const defaultHandshakeTimeoutMs = 10_000;
+const leastMaxPendingBytes = 16 * 1024 * 1024;
+/** A request body of ordinary size arrives without waiting for a window update. */
+const streamWindowBytes = 1024 * 1024;
+const connectionWindowBytes = 16 * 1024 * 1024;
+/** How long `drain` waits for goodbyes to reach clients after the last stream. */
+const goodbyeMs = 1_000;
+
+interface Connection {
+  openStreams: number;
+  prefaceDone: boolean;
+  /** When it was opened, lost its last stream or showed other life. */
+  quietSinceMs: number;
+}
+
+export async function createHttp2Transport(options: GrpcTransportOptions): Promise<GrpcTransport> {
+  const transport = new Http2Transport(options);
+  await transport.listen();
+  return transport;
+}
+
+class Http2Transport implements GrpcTransport, StreamOwner {
+  readonly maxMessageBytes: number;
+  readonly maxSendMessageBytes: number;
+  readonly maxPendingBytes: number;
+  port: number;
+  openStreams: number;
+  private readonly options: GrpcTransportOptions;
+  private readonly handshakeTimeoutMs: number;
+  private readonly server: Http2Server | Http2SecureServer;
+  private readonly connections: Map<Http2Session, Connection>;
+  private readonly sockets: Set<Socket>;
+  private sweepTimer: NodeJS.Timeout | undefined;
+  private draining: boolean;
+  private quietWaiters: (() => void)[];
+
+  constructor(options: GrpcTransportOptions) {
+    this.maxMessageBytes = options.maxMessageBytes;
+    this.maxSendMessageBytes = options.maxSendMessageBytes ?? Number.POSITIVE_INFINITY;
+    this.maxPendingBytes = options.maxPendingBytes ?? Math.max(2 * options.maxMessageBytes, leastMaxPendingBytes);
+    this.port = 0;
+    this.openStreams = 0;
+    this.options = options;
+    this.handshakeTimeoutMs = options.handshakeTimeoutMs ?? defaultHandshakeTimeoutMs;
+    this.connections = new Map();
+    this.sockets = new Set();
+    this.sweepTimer = undefined;
+    this.draining = false;
+    this.quietWaiters = [];
+    this.server = this.createServer();
+  }
+
+  private createServer(): Http2Server | Http2SecureServer {
+    const { tls } = this.options;
+    const common = serverOptions(this.options);
+    const server =
+      tls === undefined
+        ? createServer(common)
+        : createSecureServer({
+            ...common,
+            ...secureContextOptions(tls),
+            ALPNProtocols: ["h2"],
+            handshakeTimeout: this.handshakeTimeoutMs,
+            unknownProtocolTimeout: 1_000,
+          });
+    server.on("connection", (socket: Socket) => this.socketOpened(socket));
+    server.on("session", (session: ServerHttp2Session) => this.sessionOpened(session));
+    server.on("stream", (stream, headers) => this.streamOpened(stream, headers));
+    // A peer's broken connection is its own affair.
+    server.on("sessionError", () => {});
+    server.on("tlsClientError", () => {});
+    return server;
+  }
+
+  listen(): Promise<void> {
+    const { host, port } = this.options;
+    return new Promise((resolve, reject) => {
+      this.server.once("error", reject);
+      this.server.listen(port, host, () => {
+        this.server.off("error", reject);
+        this.server.on("error", (error) => this.options.onError(error, "gRPC server"));
+        this.port = (this.server.address() as AddressInfo).port;
+        this.startSweep();
+        resolve();
+      });
+    });
+  }
+
+  onError(error: unknown, what: string): void {
+    this.options.onError(error, what);
+  }
+
+  setTls(material: TlsMaterial): void {
+    if (!("setSecureContext" in this.server))
+      throw new Error("this transport serves plaintext: it has no certificate to replace");
+    const context = secureContextOptions(material);
+    // The server forgets its old context before it looks at the new one; a bad pair must not get that far.
+    createSecureContext(context);
+    this.server.setSecureContext(context);
+  }
+
+  async drain(): Promise<void> {
+    this.stopAccepting();
+    if (this.openStreams > 0) await this.untilQuiet();
+    await this.untilDisconnected();
+  }
+
+  async close(): Promise<void> {
+    this.stopAccepting();
+    clearInterval(this.sweepTimer);
+    for (const session of this.connections.keys()) session.destroy();
+    for (const socket of this.sockets) socket.destroy();
+    await this.untilQuiet();
+  }
+
+  private stopAccepting(): void {
+    if (this.draining) return;
+    this.draining = true;
+    this.server.close();
+    for (const session of this.connections.keys()) session.close();
+  }
+
+  /** Resolves when no stream is open. */
+  private untilQuiet(): Promise<void> {
+    if (this.openStreams === 0) return Promise.resolve();
+    return new Promise((resolve) => this.quietWaiters.push(resolve));
+  }
+
+  /** Resolves when every connection has said goodbye, or has had the time to. */
+  private async untilDisconnected(): Promise<void> {
+    const deadlineMs = performance.now() + goodbyeMs;
+    while (this.connections.size > 0 && performance.now() < deadlineMs) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
+  private startSweep(): void {
+    const { idleTimeoutMs } = this.options;
+    const shortestMs = idleTimeoutMs > 0 ? Math.min(idleTimeoutMs, this.handshakeTimeoutMs) : this.handshakeTimeoutMs;
+    this.sweepTimer = setInterval(() => this.sweep(), Math.max(10, shortestMs / 4));
+    this.sweepTimer.unref();
+  }
+
+  private sweep(): void {
+    const { idleTimeoutMs } = this.options;
+    const nowMs = performance.now();
+    for (const [session, connection] of this.connections) {
+      const quietMs = nowMs - connection.quietSinceMs;
+      if (!connection.prefaceDone) {
+        if (quietMs >= this.handshakeTimeoutMs) session.destroy();
+      } else if (connection.openStreams === 0 && idleTimeoutMs > 0 && quietMs >= idleTimeoutMs) {
+        session.close();
+      }
+    }
+  }
+
+  private socketOpened(socket: Socket): void {
+    this.sockets.add(socket);
+    socket.setNoDelay(true);
+    socket.once("close", () => this.sockets.delete(socket));
+  }
+
+  private sessionOpened(session: ServerHttp2Session): void {
+    const connection: Connection = { openStreams: 0, prefaceDone: false, quietSinceMs: performance.now() };
+    this.connections.set(session, connection);
+    session.once("close", () => this.connections.delete(session));
+    session.on("remoteSettings", () => {
+      connection.prefaceDone = true;
+    });
+    session.on("ping", () => {
+      connection.quietSinceMs = performance.now();
+    });
+    session.setLocalWindowSize(connectionWindowBytes);
+    if (this.draining) session.close();
+  }
+
+  private streamOpened(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+    const connection = stream.session && this.connections.get(stream.session);
+    if (connection === undefined || this.draining) {
+      stream.on("error", () => {});
+      stream.close(http2Constants.NGHTTP2_REFUSED_STREAM);
+      return;
+    }
+    if (headers[":method"] !== "POST" || !isGrpc(headers["content-type"])) {
+      refuseHttp(stream, headers[":method"] === "POST" ? 415 : 405);
+      return;
+    }
+    connection.openStreams++;
+    this.openStreams++;
+    const grpcStream = new Http2GrpcStream(stream, headers, this);
+    const factory = this.options.methods.get(headers[":path"] ?? "");
+    if (factory === undefined) {
+      grpcStream.open(deaf);
+      grpcStream.end(grpcStatus.unimplemented, "unknown method");
+      return;
+    }
+    try {
+      grpcStream.open(factory(grpcStream));
+    } catch (error) {
+      this.options.onError(error, "stream handler");
+      grpcStream.open(deaf);
+      grpcStream.end(grpcStatus.internal, "internal error");
+    }
+  }
+
+  streamClosed(stream: Http2GrpcStream): void {
+    this.openStreams--;
+    const session = stream.stream.session;
+    const connection = session && this.connections.get(session);
+    if (connection !== undefined) {
+      connection.openStreams--;
+      connection.quietSinceMs = performance.now();
+    }
+    if (this.openStreams === 0 && this.quietWaiters.length > 0) {
+      for (const resolve of this.quietWaiters.splice(0)) resolve();
+    }
+  }
+}
+
+const deaf = { message: () => {}, halfClosed: () => {}, closed: () => {} };
+
+function serverOptions(options: GrpcTransportOptions): ServerOptions {
+  return {
+    settings: {
+      maxConcurrentStreams: options.maxStreamsPerConnection,
+      initialWindowSize: streamWindowBytes,
+      maxHeaderListSize: options.maxHeaderBytes,
+      enablePush: false,
+    },
+    // An entry counts 32 bytes on top of its text (RFC 9113 §6.5.2), so the byte limit is the one that is met.
+    maxHeaderListPairs: Math.max(16, Math.ceil(options.maxHeaderBytes / 32)),
+    maxSendHeaderBlockLength: 1024 * 1024,
+    // Streams are bounded by number and messages by size; node's own budget of 10 MB would refuse streams by chance.
+    maxSessionMemory: 4096,
+    // Envoy ends every ext_proc stream with RST_STREAM. Node's default allows 33 of them a second, then drops the connection.
+    streamResetBurst: 1_000_000,
+    streamResetRate: 1_000_000,
+    maxSessionRejectedStreams: 10_000,
+  };
+}
+
+function secureContextOptions(tls: TlsMaterial): {
+  key: string;
+  cert: string;
+  minVersion: "TLSv1.2" | "TLSv1.3";
+  ciphers?: string;
+} {
+  const { key, cert, minVersion = "TLSv1.2", ciphers } = tls;
+  return ciphers === undefined ? { key, cert, minVersion } : { key, cert, minVersion, ciphers };
+}
+
+function isGrpc(contentType: string | undefined): boolean {
+  return contentType?.startsWith("application/grpc") ?? false;
+}
+
+/** What is no gRPC request gets an HTTP answer (gRPC over HTTP/2, "Requests"). */
+function refuseHttp(stream: ServerHttp2Stream, status: number): void {
+  stream.on("error", () => {});
+  stream.respond({ ":status": status }, { endStream: true });
+  setImmediate(() => {
+    if (!stream.destroyed) stream.close(http2Constants.NGHTTP2_NO_ERROR);
+  });
+}
