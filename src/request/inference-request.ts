@@ -17,6 +17,8 @@ export class AttributeKey<Value> {
   }
 }
 
+const noBody = Buffer.alloc(0);
+
 export class InferenceRequest {
   /** x-request-id, kept or minted. Clients may repeat one: never a key for bookings. */
   readonly id: string;
@@ -24,8 +26,6 @@ export class InferenceRequest {
   /** Path without the query. */
   readonly path: string;
   readonly headers: HeaderLookup;
-  /** Contiguous body; empty for a header-only request. The request owns it. */
-  readonly body: Buffer;
   readonly parsed: ParsedBody;
   /** Milliseconds of the monotonic clock (performance.now()) at which the request's headers arrived. */
   readonly receivedAtMs: number;
@@ -40,6 +40,7 @@ export class InferenceRequest {
   /** Estimated or exact prompt tokens; set by a token producer, before that body bytes / 4. */
   promptTokens: number;
 
+  #body: Buffer;
   readonly #attributes = new Map<AttributeKey<unknown>, unknown>();
 
   constructor(init: {
@@ -55,11 +56,21 @@ export class InferenceRequest {
     this.method = init.method;
     this.path = init.path;
     this.headers = init.headers;
-    this.body = init.body;
+    this.#body = init.body;
     this.parsed = init.parsed;
     this.receivedAtMs = init.receivedAtMs;
     this.targetModel = init.parsed.model;
     this.promptTokens = Math.ceil(init.body.length / 4);
+  }
+
+  /** Contiguous body as the client sent it; empty for a header-only request and once released. The request owns it. */
+  get body(): Buffer {
+    return this.#body;
+  }
+
+  /** Drops the body: it has left and an answer is coming, which may take minutes. Ranges in `parsed` point at nothing afterwards. */
+  releaseBody(): void {
+    this.#body = noBody;
   }
 
   attribute<Value>(key: AttributeKey<Value>): Value | undefined {
