@@ -13,7 +13,8 @@ export interface AnswerReaderOptions {
 export interface AnswerReader {
   /**
    * Takes the next bytes and returns what to send on in their place: the same view when nothing is changed. Where a model name may be split
-   * over chunks, the undecided tail (bounded by the pattern's length) is held back until the next push; with endOfStream nothing is.
+   * over chunks, the undecided tail (bounded by the pattern's length) is held back until the next push; with endOfStream nothing is. The
+   * list may be empty; it is reused and valid until the next push, the bytes for as long as they are referenced.
    */
   push(chunk: Buffer, endOfStream: boolean): readonly Buffer[];
   /** What has been reported so far. */

@@ -1,13 +1,19 @@
 /** The parsers a configuration names, and which of them reads a request: the one with the longest path suffix, else the fallback. */
 import type { HeaderLookup } from "./inference-request.ts";
 import type { ParsedBody } from "./parsed-body.ts";
+import { anthropicParser } from "./parsers/anthropic.ts";
 import { openAiParser } from "./parsers/openai.ts";
 import { passthroughParser } from "./parsers/passthrough.ts";
 import type { RequestParser } from "./parsers/request-parser.ts";
+import { sglangHttpParser } from "./parsers/sglang-http.ts";
+import { vllmHttpParser } from "./parsers/vllm-http.ts";
 import { type Rejection, reject } from "./rejection.ts";
 
 const known: ReadonlyMap<string, RequestParser> = new Map(
-  [openAiParser, passthroughParser].map((parser) => [parser.type, parser]),
+  [openAiParser, anthropicParser, vllmHttpParser, sglangHttpParser, passthroughParser].map((parser) => [
+    parser.type,
+    parser,
+  ]),
 );
 
 /** Plugin types of all parsers. */
