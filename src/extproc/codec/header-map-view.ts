@@ -1,8 +1,7 @@
+// biome-ignore-all lint/style/noNonNullAssertion: hot loops over bytes; each index was compared with an end within the buffer.
 /**
  * Reads header maps (envoy.config.core.v3.HeaderMap) in place. `checkHeaderMap` walks the bytes once at decode; afterwards the map can be
  * read any number of times without a fault.
- *
- * Indexing with `!` is safe here: each index was compared with an end that is within the buffer.
  */
 import type { WireReader } from "./wire-reader.ts";
 

@@ -2,7 +2,8 @@
  * The codec of the hot path: decoded messages keep offsets into the received bytes and bodies leave as the parts they came in. Everything is
  * checked at decode, so that no later look-up can fail.
  */
-import type { BodyMode, Codec, Incoming, IncomingKind } from "../messages.ts";
+import type { Codec, Incoming, IncomingKind } from "../messages.ts";
+import { bodyModes } from "./body-modes.ts";
 import { checkHeaderMap, findHeader, visitHeaders } from "./header-map-view.ts";
 import { checkMetadata, metadataValue } from "./metadata-view.ts";
 import { encodeBody, encodeHeaders, encodeImmediate, encodeTrailers } from "./views-encode.ts";
@@ -29,16 +30,6 @@ const kinds: readonly IncomingKind[] = [
   "responseBody",
   "requestTrailers",
   "responseTrailers",
-];
-
-/** By ProtocolConfiguration.BodySendMode; a mode newer than this list reads as NONE. */
-export const bodyModes: readonly BodyMode[] = [
-  "NONE",
-  "STREAMED",
-  "BUFFERED",
-  "BUFFERED_PARTIAL",
-  "FULL_DUPLEX_STREAMED",
-  "GRPC",
 ];
 
 const noBytes = Buffer.alloc(0);

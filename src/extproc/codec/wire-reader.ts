@@ -1,8 +1,7 @@
+// biome-ignore-all lint/style/noNonNullAssertion: hot loops over bytes; each index was compared with an end within the buffer.
 /**
  * A cursor over protobuf wire bytes (protobuf.dev/programming-guides/encoding). Every read is checked against the end it is given, so no
  * byte outside the message is ever looked at; groups and malformed varints throw CodecError.
- *
- * Indexing with `!` is safe here: each index was compared with an end that is within the buffer.
  */
 import { CodecError } from "../messages.ts";
 

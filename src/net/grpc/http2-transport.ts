@@ -12,18 +12,19 @@ import {
   type IncomingHttpHeaders,
   type ServerHttp2Session,
   type ServerHttp2Stream,
-  type ServerOptions,
 } from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
 import { createSecureContext } from "node:tls";
+import {
+  connectionWindowBytes,
+  contextOptionsFrom,
+  handshakeTimeoutMsOf,
+  http2ServerOptions,
+  maxPendingBytesOf,
+} from "./http2-options.ts";
 import { Http2GrpcStream, type StreamOwner } from "./http2-stream.ts";
 import { type GrpcTransport, type GrpcTransportOptions, grpcStatus, type TlsMaterial } from "./transport.ts";
 
-const defaultHandshakeTimeoutMs = 10_000;
-const leastMaxPendingBytes = 16 * 1024 * 1024;
-/** A request body of ordinary size arrives without waiting for a window update. */
-const streamWindowBytes = 1024 * 1024;
-const connectionWindowBytes = 16 * 1024 * 1024;
 /** How long `drain` waits for goodbyes to reach clients after the last stream. */
 const goodbyeMs = 1_000;
 
@@ -58,11 +59,11 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   constructor(options: GrpcTransportOptions) {
     this.maxMessageBytes = options.maxMessageBytes;
     this.maxSendMessageBytes = options.maxSendMessageBytes ?? Number.POSITIVE_INFINITY;
-    this.maxPendingBytes = options.maxPendingBytes ?? Math.max(2 * options.maxMessageBytes, leastMaxPendingBytes);
+    this.maxPendingBytes = maxPendingBytesOf(options);
     this.port = 0;
     this.openStreams = 0;
     this.options = options;
-    this.handshakeTimeoutMs = options.handshakeTimeoutMs ?? defaultHandshakeTimeoutMs;
+    this.handshakeTimeoutMs = handshakeTimeoutMsOf(options);
     this.connections = new Map();
     this.sockets = new Set();
     this.sweepTimer = undefined;
@@ -73,13 +74,13 @@ class Http2Transport implements GrpcTransport, StreamOwner {
 
   private createServer(): Http2Server | Http2SecureServer {
     const { tls } = this.options;
-    const common = serverOptions(this.options);
+    const common = http2ServerOptions(this.options);
     const server =
       tls === undefined
         ? createServer(common)
         : createSecureServer({
             ...common,
-            ...secureContextOptions(tls),
+            ...contextOptionsFrom(tls),
             ALPNProtocols: ["h2"],
             handshakeTimeout: this.handshakeTimeoutMs,
             unknownProtocolTimeout: 1_000,
@@ -114,7 +115,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   setTls(material: TlsMaterial): void {
     if (!("setSecureContext" in this.server))
       throw new Error("this transport serves plaintext: it has no certificate to replace");
-    const context = secureContextOptions(material);
+    const context = contextOptionsFrom(material);
     // The server forgets its old context before it looks at the new one; a bad pair must not get that far.
     createSecureContext(context);
     this.server.setSecureContext(context);
@@ -239,36 +240,6 @@ class Http2Transport implements GrpcTransport, StreamOwner {
 }
 
 const deaf = { message: () => {}, halfClosed: () => {}, closed: () => {} };
-
-function serverOptions(options: GrpcTransportOptions): ServerOptions {
-  return {
-    settings: {
-      maxConcurrentStreams: options.maxStreamsPerConnection,
-      initialWindowSize: streamWindowBytes,
-      maxHeaderListSize: options.maxHeaderBytes,
-      enablePush: false,
-    },
-    // An entry counts 32 bytes on top of its text (RFC 9113 §6.5.2), so the byte limit is the one that is met.
-    maxHeaderListPairs: Math.max(16, Math.ceil(options.maxHeaderBytes / 32)),
-    maxSendHeaderBlockLength: 1024 * 1024,
-    // Streams are bounded by number and messages by size; node's own budget of 10 MB would refuse streams by chance.
-    maxSessionMemory: 4096,
-    // Envoy ends every ext_proc stream with RST_STREAM. Node's default allows 33 of them a second, then drops the connection.
-    streamResetBurst: 1_000_000,
-    streamResetRate: 1_000_000,
-    maxSessionRejectedStreams: 10_000,
-  };
-}
-
-function secureContextOptions(tls: TlsMaterial): {
-  key: string;
-  cert: string;
-  minVersion: "TLSv1.2" | "TLSv1.3";
-  ciphers?: string;
-} {
-  const { key, cert, minVersion = "TLSv1.2", ciphers } = tls;
-  return ciphers === undefined ? { key, cert, minVersion } : { key, cert, minVersion, ciphers };
-}
 
 function isGrpc(contentType: string | undefined): boolean {
   return contentType?.startsWith("application/grpc") ?? false;
