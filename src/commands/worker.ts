@@ -3,7 +3,7 @@ import { defaultWorkerOptions as defaults } from "../sim/worker/options.ts";
 import { type RunningWorker, startWorker } from "../sim/worker/start-worker.ts";
 import { defineCommand, exitCode } from "./command.ts";
 
-export const workerCommand = defineCommand({
+export const worker = defineCommand({
   name: "worker",
   summary: "a simulated engine with vLLM's HTTP surface, for trying things without a GPU",
   description:
@@ -227,7 +227,7 @@ export const workerCommand = defineCommand({
       for (let index = 0; index < values.count; index++) {
         const port = values.port === 0 ? 0 : values.port + index;
         const name = values.name === "" ? `worker-${port === 0 ? index : port}` : values.name;
-        const worker = await startWorker({
+        const started = await startWorker({
           name: values.name !== "" && values.count > 1 ? `${name}-${index}` : name,
           host: values.host,
           port,
@@ -261,8 +261,8 @@ export const workerCommand = defineCommand({
           kvReplayEndpoint: endpointOf(values["kv-replay-endpoint"], index),
           kvEventsTopic: values["kv-events-topic"] === "" ? undefined : values["kv-events-topic"],
         });
-        workers.push(worker);
-        process.stdout.write(`${worker.name} listens on ${worker.url}\n`);
+        workers.push(started);
+        process.stdout.write(`${started.name} listens on ${started.url}\n`);
       }
       await untilStopped();
       return exitCode.ok;
@@ -270,7 +270,7 @@ export const workerCommand = defineCommand({
       process.stderr.write(`signalbox worker: ${error instanceof Error ? error.message : String(error)}\n`);
       return exitCode.failed;
     } finally {
-      await Promise.all(workers.map((worker) => worker.close()));
+      await Promise.all(workers.map((running) => running.close()));
     }
   },
 });

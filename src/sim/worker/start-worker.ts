@@ -2,8 +2,12 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
+import type { Engine } from "../engine/engine.ts";
+import type { Turn } from "./exchange.ts";
+import { KvEventBatch } from "./kv-event-batch.ts";
+import { type KvEventsPublisher, openKvEvents } from "./kv-events.ts";
 import { defaultWorkerOptions, type WorkerFaults, type WorkerOptions } from "./options.ts";
-import { WorkerServer } from "./server.ts";
+import { type CacheListener, WorkerServer } from "./server.ts";
 
 export interface WorkerStats {
   readonly running: number;
@@ -25,6 +29,10 @@ export interface RunningWorker {
   readonly port: number;
   /** http://host:port, without a slash at the end. */
   readonly url: string;
+  /** As bound, with the ports that were picked; undefined where none were asked for. */
+  readonly kvEventsEndpoint: string | undefined;
+  readonly kvReplayEndpoint: string | undefined;
+  readonly kvEventsTopic: string;
   stats(): WorkerStats;
   /** Faults from now on. */
   setFaults(faults: Partial<WorkerFaults>): void;
@@ -36,9 +44,20 @@ export interface RunningWorker {
 export async function startWorker(given: Partial<WorkerOptions>, signal?: AbortSignal): Promise<RunningWorker> {
   const options: WorkerOptions = { ...defaultWorkerOptions, ...given };
   if (options.startDelayMs > 0) await delay(options.startDelayMs, undefined, signal ? { signal } : {});
-  const server = new WorkerServer(options, undefined);
-  server.http.listen(options.port, options.host);
-  await once(server.http, "listening");
+  const events = await openEvents(options);
+  // Known only once the port is; nothing is published before a request came in on it.
+  let topic = options.kvEventsTopic ?? "";
+  const server = new WorkerServer(
+    options,
+    events && ((engine) => listenForEvents(engine, options, (payload) => events.publish(topic, payload))),
+  );
+  try {
+    server.http.listen(options.port, options.host);
+    await once(server.http, "listening");
+  } catch (error) {
+    await events?.close();
+    throw error;
+  }
   const { address, port, family } = server.http.address() as AddressInfo;
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
@@ -47,13 +66,18 @@ export async function startWorker(given: Partial<WorkerOptions>, signal?: AbortS
     server.http.closeAllConnections();
     await closed;
     server.close();
+    await events?.close();
   };
   const reachable = address === "0.0.0.0" || address === "::" ? "127.0.0.1" : address;
   const { engine } = server;
+  if (options.kvEventsTopic === undefined) topic = `kv@${reachable}:${port}@${options.servedModelNames[0] ?? ""}`;
   return {
     name: options.name,
     host: reachable,
     port,
+    kvEventsEndpoint: events?.endpoint,
+    kvReplayEndpoint: events?.replayEndpoint,
+    kvEventsTopic: topic,
     url: `http://${family === "IPv6" && reachable.includes(":") ? `[${reachable}]` : reachable}:${port}`,
     stats: () => ({
       running: engine.running,
@@ -66,5 +90,30 @@ export async function startWorker(given: Partial<WorkerOptions>, signal?: AbortS
       Object.assign(server.faults, faults);
     },
     close: () => (closing ??= close()),
+  };
+}
+
+async function openEvents(options: WorkerOptions): Promise<KvEventsPublisher | undefined> {
+  if (options.kvEventsEndpoint === undefined) return undefined;
+  const { kvEventsEndpoint: endpoint, kvReplayEndpoint: replayEndpoint, kvReplayBatches: replayBatches } = options;
+  return await openKvEvents({ endpoint, replayEndpoint, replayBatches, logger: options.logger });
+}
+
+function listenForEvents(
+  engine: Engine<Turn>,
+  options: WorkerOptions,
+  publish: (payload: Uint8Array) => void,
+): CacheListener {
+  const batch = new KvEventBatch(engine, ({ adapter, owner }) => ({
+    loraName: options.loraModules[adapter] ?? null,
+    cacheSalt: owner.exchange.body.cacheSalt,
+  }));
+  return {
+    stored: (sequence, firstBlock, count) => batch.stored(sequence, firstBlock, count),
+    removed: (hashLo, hashHi) => batch.removed(hashLo, hashHi),
+    stepEnded: () => {
+      const payload = batch.take(Date.now());
+      if (payload !== undefined) publish(payload);
+    },
   };
 }
