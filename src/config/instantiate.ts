@@ -25,12 +25,9 @@ export interface Loaded {
   readonly plan: SchedulingPlan;
 }
 
-/** Looks up another instance of the same configuration; valid once every instance exists. */
-export type PluginLookup = (name: string) => unknown;
-
 export interface InstantiateOptions {
   readonly source: string;
-  contextFor(name: string, type: string, lookup: PluginLookup): PluginContext;
+  contextFor(name: string, type: string): PluginContext;
   /** The configuration that runs now: its instances are kept where nothing changed. */
   readonly previous?: Loaded | undefined;
 }
@@ -38,7 +35,6 @@ export interface InstantiateOptions {
 /** Throws ConfigError when a create function refuses; what it made before that is closed. */
 export async function instantiate(config: CompleteConfig, options: InstantiateOptions): Promise<Loaded> {
   const instances = new Map<string, Instance>();
-  const lookup: PluginLookup = (name) => instances.get(name)?.plugin;
   const faults: string[] = [];
   for (const entry of config.plugins) {
     const kept = options.previous?.instances.get(entry.name);
@@ -47,7 +43,7 @@ export async function instantiate(config: CompleteConfig, options: InstantiateOp
       continue;
     }
     try {
-      const context = options.contextFor(entry.name, entry.type, lookup);
+      const context = options.contextFor(entry.name, entry.type);
       instances.set(entry.name, { entry, plugin: entry.definition.create(entry.parameters, context) });
     } catch (error) {
       faults.push(`plugin ${entry.name}: ${error instanceof Error ? error.message : String(error)}`);

@@ -1,0 +1,210 @@
+/**
+ * The last N decisions, kept as what the pipeline handed over (immutable arrays by reference, scores copied) and turned into JSON only when
+ * somebody asks. Holds no prompt text.
+ */
+import type { Endpoint, Endpoints } from "../data/endpoint.ts";
+import type { DecisionRecording, DecisionSink } from "../pipeline/decision-sink.ts";
+
+type BeginArgument = Parameters<DecisionSink["begin"]>[0];
+type Scheduled = Parameters<DecisionRecording["scheduled"]>[0];
+type Rejected = Parameters<DecisionRecording["rejected"]>[0];
+type EndCause = Parameters<DecisionRecording["ended"]>[0];
+type Usage = Parameters<DecisionRecording["ended"]>[1];
+
+type Step =
+  | {
+      readonly kind: "screener" | "filter";
+      readonly profile: string;
+      readonly plugin: string;
+      readonly before: Endpoints;
+      readonly after: Endpoints;
+    }
+  | {
+      readonly kind: "scorer";
+      readonly profile: string;
+      readonly plugin: string;
+      readonly weight: number;
+      readonly endpoints: Endpoints;
+      readonly scores: Float64Array;
+    }
+  | {
+      readonly kind: "picker";
+      readonly profile: string;
+      readonly plugin: string;
+      readonly endpoints: Endpoints;
+      readonly totals: Float64Array;
+      readonly picked: Endpoints;
+    };
+
+/** One decision in the making or done. */
+class Recording implements DecisionRecording {
+  readonly id: string;
+  readonly #at: number;
+  readonly #head: Readonly<Record<string, unknown>>;
+  readonly #steps: Step[] = [];
+  #candidates: Endpoints = [];
+  #scheduled: Scheduled | undefined;
+  #rejection: Rejected | undefined;
+  #decisionMs: number | undefined;
+  #end: { readonly cause: EndCause; readonly usage: Usage; readonly durationMs: number } | undefined;
+
+  constructor(request: BeginArgument, atMs: number) {
+    this.id = request.id;
+    this.#at = atMs;
+    this.#head = {
+      path: request.path,
+      model: request.parsed.model,
+      targetModel: request.targetModel,
+      objective: request.objective,
+      priority: request.priority,
+      fairnessId: request.fairnessId,
+      bodyBytes: request.body.length,
+    };
+  }
+
+  candidates(endpoints: Endpoints): void {
+    this.#candidates = endpoints;
+  }
+
+  screened(screener: string, before: Endpoints, after: Endpoints): void {
+    this.#steps.push({ kind: "screener", profile: "", plugin: screener, before, after });
+  }
+
+  filtered(profile: string, filter: string, before: Endpoints, after: Endpoints): void {
+    this.#steps.push({ kind: "filter", profile, plugin: filter, before, after });
+  }
+
+  scored(profile: string, scorer: string, weight: number, endpoints: Endpoints, scores: Float64Array): void {
+    const copy = scores.slice(0, endpoints.length);
+    this.#steps.push({ kind: "scorer", profile, plugin: scorer, weight, endpoints, scores: copy });
+  }
+
+  picked(profile: string, picker: string, endpoints: Endpoints, totals: Float64Array, picked: Endpoints): void {
+    const copy = totals.slice(0, endpoints.length);
+    this.#steps.push({ kind: "picker", profile, plugin: picker, endpoints, totals: copy, picked });
+  }
+
+  rejected(rejection: Rejected, durationMs: number): void {
+    this.#rejection = rejection;
+    this.#decisionMs = durationMs;
+  }
+
+  scheduled(result: Scheduled, durationMs: number): void {
+    this.#scheduled = result;
+    this.#decisionMs = durationMs;
+  }
+
+  ended(cause: EndCause, usage: Usage, durationMs: number): void {
+    this.#end = { cause, usage, durationMs };
+  }
+
+  /** JSON for /debug/decisions. */
+  explain(): Readonly<Record<string, unknown>> {
+    return {
+      requestId: this.id,
+      at: new Date(this.#at).toISOString(),
+      ...this.#head,
+      candidates: this.#candidates.map((endpoint) => endpoint.hostPort),
+      profiles: this.#profiles(),
+      outcome: this.#outcome(),
+      decisionMs: rounded(this.#decisionMs),
+      end:
+        this.#end === undefined
+          ? null
+          : { ...this.#end.cause, usage: this.#end.usage ?? null, durationMs: rounded(this.#end.durationMs) },
+    };
+  }
+
+  #outcome(): Readonly<Record<string, unknown>> {
+    if (this.#rejection !== undefined) return { kind: "rejected", ...this.#rejection };
+    if (this.#scheduled === undefined) return { kind: this.#end === undefined ? "undecided" : "cancelled" };
+    return {
+      kind: "routed",
+      profile: this.#scheduled.primary,
+      destinations: this.#scheduled.destinations.map((endpoint) => endpoint.hostPort),
+    };
+  }
+
+  #profiles(): readonly Readonly<Record<string, unknown>>[] {
+    const names = [...new Set(this.#steps.map((step) => step.profile))];
+    return names.map((profile) => {
+      const steps = this.#steps.filter((step) => step.profile === profile);
+      return {
+        profile: profile === "" ? null : profile,
+        filters: steps.flatMap((step) => (step.kind === "filter" || step.kind === "screener" ? [verdictOf(step)] : [])),
+        endpoints: scoresOf(steps),
+        picker: steps.flatMap((step) => (step.kind === "picker" ? [step.plugin] : []))[0] ?? null,
+        winner: steps.flatMap((step) =>
+          step.kind === "picker" ? step.picked.map((endpoint) => endpoint.hostPort) : [],
+        ),
+      };
+    });
+  }
+}
+
+function rounded(ms: number | undefined): number | null {
+  return ms === undefined ? null : Math.round(ms * 1000) / 1000;
+}
+
+function verdictOf(step: Extract<Step, { kind: "filter" | "screener" }>): Readonly<Record<string, unknown>> {
+  const kept = new Set(step.after);
+  return {
+    [step.kind]: step.plugin,
+    kept: step.after.map((endpoint) => endpoint.hostPort),
+    removed: step.before.filter((endpoint) => !kept.has(endpoint)).map((endpoint) => endpoint.hostPort),
+  };
+}
+
+/** One row an endpoint: every scorer's score and weighted share, and the total the picker saw. */
+function scoresOf(steps: readonly Step[]): readonly Readonly<Record<string, unknown>>[] {
+  const rows = new Map<Endpoint, { scores: Record<string, unknown>; total: number | null }>();
+  const rowOf = (endpoint: Endpoint) => {
+    const row = rows.get(endpoint) ?? { scores: {}, total: null };
+    rows.set(endpoint, row);
+    return row;
+  };
+  for (const step of steps) {
+    if (step.kind === "scorer") {
+      for (const [index, endpoint] of step.endpoints.entries()) {
+        const score = step.scores[index] ?? 0;
+        rowOf(endpoint).scores[step.plugin] = { score, weight: step.weight, weighted: score * step.weight };
+      }
+    } else if (step.kind === "picker") {
+      for (const [index, endpoint] of step.endpoints.entries()) rowOf(endpoint).total = step.totals[index] ?? 0;
+    }
+  }
+  return [...rows]
+    .map(([endpoint, row]) => ({ endpoint: endpoint.hostPort, name: endpoint.name, ...row }))
+    .sort((a, b) => (b.total ?? 0) - (a.total ?? 0));
+}
+
+export class DecisionLog implements DecisionSink {
+  readonly #ring: (Recording | undefined)[];
+  readonly #wallClock: () => number;
+  #next = 0;
+
+  /** `size` 0 keeps nothing and costs nothing. `wallClock`: Unix milliseconds. */
+  constructor(size: number, wallClock: () => number) {
+    this.#ring = Array.from({ length: size });
+    this.#wallClock = wallClock;
+  }
+
+  begin(request: BeginArgument): DecisionRecording | undefined {
+    if (this.#ring.length === 0) return undefined;
+    const recording = new Recording(request, this.#wallClock());
+    this.#ring[this.#next] = recording;
+    this.#next = (this.#next + 1) % this.#ring.length;
+    return recording;
+  }
+
+  /** Newest first; with an id only that request's (clients may repeat one). */
+  list(limit: number, requestId?: string): readonly Readonly<Record<string, unknown>>[] {
+    const found: Readonly<Record<string, unknown>>[] = [];
+    for (let back = 1; back <= this.#ring.length && found.length < limit; back++) {
+      const recording = this.#ring[(this.#next - back + this.#ring.length) % this.#ring.length];
+      if (recording === undefined) break;
+      if (requestId === undefined || recording.id === requestId) found.push(recording.explain());
+    }
+    return found;
+  }
+}

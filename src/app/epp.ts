@@ -1,0 +1,173 @@
+/**
+ * Composition root of the endpoint picker: settings → a running process. Everything with a lifetime goes onto one stack and is closed in
+ * reverse order of its start.
+ */
+import { DecisionLog } from "../admin/decision-log.ts";
+import { startAdminServer } from "../admin/http-server.ts";
+import type { eppFlags } from "../commands/epp-flags.ts";
+import type { FlagValues } from "../config/flags.ts";
+import { createEndpointStore } from "../data/endpoint-store.ts";
+import { createSheddingAdmission } from "../flow-control/admission.ts";
+import type { SaturationDetector } from "../flow-control/saturation.ts";
+import { createPipeline, type RunningPipeline } from "../pipeline/pipeline.ts";
+import { processTimers } from "../pipeline/production.ts";
+import { createRoute } from "../routing/route.ts";
+import type { Logger } from "../telemetry/log.ts";
+import { createMetrics, type Metrics } from "../telemetry/metrics.ts";
+import { adminRoutes } from "./admin-routes.ts";
+import { Configuration } from "./configuration.ts";
+import { createPluginRegistry } from "./plugins.ts";
+import { startPool } from "./pool.ts";
+import { watchPoolGauges } from "./pool-gauges.ts";
+import { startServing } from "./serving.ts";
+
+export type EppSettings = FlagValues<typeof eppFlags>;
+
+export interface RunningEpp {
+  readonly grpcPort: number;
+  readonly healthPort: number;
+  readonly metricsPort: number;
+  /** Readiness off, everything served on for the drain time-out, then release and wait for what runs; resolves when nothing is left. */
+  drain(): Promise<void>;
+  /** Ends everything now. Idempotent. */
+  close(): Promise<void>;
+}
+
+export interface EppOptions {
+  readonly settings: EppSettings;
+  readonly log: Logger;
+  readonly version: string;
+  /** Namespace of the pool, resolved from flag and environment. */
+  readonly namespace: string;
+}
+
+const now = (): number => performance.now();
+/** An exchange open longer than this has lost its front door; the count stays 0 in a healthy process. */
+const exchangeMaxAgeMs = 6 * 3_600_000;
+
+/** Resolves once every port is bound and the first endpoint list is in. Throws ConfigError, DiscoveryError, or the system's error with the port it was about. */
+export async function startEpp(options: EppOptions): Promise<RunningEpp> {
+  const { log } = options;
+  const stack: (() => Promise<void>)[] = [];
+  const close = async (): Promise<void> => {
+    for (let step = stack.pop(); step !== undefined; step = stack.pop()) await step();
+  };
+  try {
+    return await compose(options, stack, close);
+  } catch (error) {
+    await close().catch((failure: unknown) => log.error({ error: failure }, "closing after a failed start"));
+    throw error;
+  }
+}
+
+async function compose(
+  { settings, log, version, namespace }: EppOptions,
+  stack: (() => Promise<void>)[],
+  close: () => Promise<void>,
+): Promise<RunningEpp> {
+  const metrics = createMetrics({ streamMetrics: settings["enable-grpc-stream-metrics"], version });
+  const store = createEndpointStore(log);
+  const configuration = await Configuration.start({
+    file: settings["config-file"] === "" ? undefined : settings["config-file"],
+    text: settings["config-text"] === "" ? undefined : settings["config-text"],
+    registry: createPluginRegistry(),
+    contextFor: (name, plugin) => ({
+      name,
+      log: log.child({ plugin: name }),
+      endpoints: store,
+      plugin,
+      now,
+      random: Math.random,
+    }),
+    log,
+    onReload: (outcome) => metrics.families.configReloads.series(outcome).add(1),
+  });
+  stack.push(() => configuration.close());
+
+  const pool = await startPool({ settings, namespace, store, configuration, metrics, log });
+  stack.push(() => pool.close());
+  watchPoolGauges({
+    metrics,
+    store,
+    poolName: settings["pool-name"],
+    stalenessMs: settings["metrics-staleness-threshold"],
+    now,
+  });
+
+  const decisions = new DecisionLog(settings["decision-log-size"], Date.now);
+  const pipeline = composePipeline(settings, configuration, pool, metrics, decisions, log);
+  stack.push(() => pipeline.close());
+  const reaper = setInterval(() => pipeline.reap(exchangeMaxAgeMs), 60_000);
+  reaper.unref();
+  stack.push(() => Promise.resolve(clearInterval(reaper)));
+  configuration.onSwap((_loaded, previous) => pipeline.drained(previous.plan));
+
+  let isDraining = false;
+  const isReady = (): boolean => store.isSynced && !isDraining;
+  const serving = await startServing({ settings, log, metrics, configuration, pipeline, isReady });
+  stack.push(() => serving.close());
+
+  const admin = await startAdminServer({
+    host: settings["bind-address"] === "" ? "::" : settings["bind-address"],
+    port: settings["metrics-port"],
+    tls: undefined,
+    authorize: undefined,
+    routes: adminRoutes({ settings, metrics, store, pool, configuration, pipeline, decisions, isReady, now }),
+    onError: (error) => log.error({ error }, "the metrics port failed to answer"),
+  });
+  stack.push(() => admin.close());
+  log.info(
+    {
+      grpcPort: serving.grpcPort,
+      healthPort: serving.healthPort,
+      metricsPort: admin.port,
+      transport: settings.transport,
+      tls: settings["secure-serving"],
+      endpoints: store.snapshot().length,
+    },
+    "the endpoint picker serves",
+  );
+
+  return {
+    grpcPort: serving.grpcPort,
+    healthPort: serving.healthPort,
+    metricsPort: admin.port,
+    async drain() {
+      if (isDraining) return;
+      isDraining = true;
+      serving.readinessChanged();
+      log.info({ forMs: settings["drain-timeout"] }, "draining: not ready, serving on");
+      await new Promise((resolve) => setTimeout(resolve, settings["drain-timeout"]));
+      await serving.drain(settings["drain-grace"]);
+      await close();
+    },
+    close,
+  };
+}
+
+function composePipeline(
+  settings: EppSettings,
+  configuration: Configuration,
+  pool: Awaited<ReturnType<typeof startPool>>,
+  metrics: Metrics,
+  decisions: DecisionLog,
+  log: Logger,
+): RunningPipeline {
+  const detector = (): SaturationDetector =>
+    configuration.lookup(configuration.current.config.saturationDetector) as SaturationDetector;
+  return createPipeline({
+    plan: () => configuration.plan,
+    endpoints: pool.store,
+    route: createRoute({ objects: pool.objects, random: Math.random, metrics: metrics.requests }),
+    admission: createSheddingAdmission({ detector, now }),
+    metrics: metrics.requests,
+    decisions,
+    log,
+    timers: processTimers,
+    now,
+    random: Math.random,
+    noteTraffic: pool.noteTraffic,
+    filterSubset: !settings["disable-endpoint-subset-filter"],
+    emitEndpointScores: settings["emit-endpoint-scores"],
+  });
+}

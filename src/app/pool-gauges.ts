@@ -1,0 +1,42 @@
+/** Pool gauges, computed when metrics are read: averages and deviations over endpoints with fresh metrics, rounded to two decimals as the reference does. */
+import type { EngineMetrics } from "../data/endpoint.ts";
+import type { EndpointStoreView } from "../data/store-view.ts";
+import type { Family } from "../telemetry/families.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+
+export interface PoolGaugeOptions {
+  readonly metrics: Metrics;
+  readonly store: EndpointStoreView;
+  readonly poolName: string;
+  readonly stalenessMs: number;
+  readonly now: () => number;
+}
+
+const round = (value: number): number => Math.round(value * 100) / 100;
+
+export function watchPoolGauges({ metrics, store, poolName, stalenessMs, now }: PoolGaugeOptions): void {
+  const { families } = metrics;
+  const columns: readonly [mean: Family, deviation: Family, read: (metrics: EngineMetrics) => number][] = [
+    [families.averageKvCache, families.deviationKvCache, (engine) => engine.kvCacheUsage],
+    [families.averageQueue, families.deviationQueue, (engine) => engine.waitingRequests],
+    [families.averageRunning, families.deviationRunning, (engine) => engine.runningRequests],
+  ];
+  metrics.onCollect(() => {
+    const endpoints = store.snapshot();
+    const fresh = endpoints.filter((endpoint) => now() - endpoint.metrics.updatedAtMs <= stalenessMs);
+    families.readyEndpoints.series(poolName).set(fresh.length);
+    for (const [mean, deviation, read] of columns) {
+      const values = fresh.map((endpoint) => read(endpoint.metrics));
+      const average = values.reduce((sum, value) => sum + value, 0) / Math.max(values.length, 1);
+      const variance = values.reduce((sum, value) => sum + (value - average) ** 2, 0) / Math.max(values.length, 1);
+      mean.series(poolName).set(round(average));
+      deviation.series(poolName).set(round(Math.sqrt(variance)));
+    }
+    families.endpointQueue.clear();
+    for (const endpoint of endpoints) {
+      families.endpointQueue
+        .series(poolName, endpoint.name.slice(endpoint.namespace.length + 1))
+        .set(endpoint.metrics.waitingRequests);
+    }
+  });
+}

@@ -1,0 +1,173 @@
+/** The ports that gateways and kubelets talk to: ext-proc over the chosen transport, and health. */
+import { parseBytes } from "../config/duration.ts";
+import { generatedCodec } from "../extproc/codec/generated.ts";
+import { viewsCodec } from "../extproc/codec/views.ts";
+import { systemClock } from "../extproc/session-deps.ts";
+import { createSessionFactory, processPath, type SessionFactory } from "../extproc/session-factory.ts";
+import { createGrpcJsTransport } from "../net/grpc/grpc-js-transport.ts";
+import { createHealthServer } from "../net/grpc/health.ts";
+import { createHttp2Transport } from "../net/grpc/http2-transport.ts";
+import type { GrpcTransport, GrpcTransportOptions, TlsMaterial } from "../net/grpc/transport.ts";
+import { createSelfSigned, loadCertificates, watchCertificates } from "../net/tls.ts";
+import type { Pipeline } from "../pipeline/contracts.ts";
+import { createAnswerReader } from "../request/answer/reader.ts";
+import { createParserSet, type ParserSet } from "../request/parser-set.ts";
+import { outgoingBody } from "../request/splice.ts";
+import type { Logger } from "../telemetry/log.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+import type { Configuration } from "./configuration.ts";
+import type { EppSettings } from "./epp.ts";
+
+export interface Serving {
+  readonly grpcPort: number;
+  readonly healthPort: number;
+  /** Tells health watchers to look again. */
+  readinessChanged(): void;
+  /** No new stream; streams without a response body are released; the others have graceMs to end. */
+  drain(graceMs: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface ServingOptions {
+  readonly settings: EppSettings;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly configuration: Configuration;
+  readonly pipeline: Pipeline;
+  isReady(): boolean;
+}
+
+/** Service names of health checks: liveness says only that the process answers; everything else is readiness. */
+const healthServices = [
+  "",
+  "liveness",
+  "readiness",
+  "inference-extension",
+  "envoy.service.ext_proc.v3.ExternalProcessor",
+];
+/** Room for the headers and protobuf framing of a message that carries a whole body (BUFFERED mode). */
+const messageOverheadBytes = 64 * 1024;
+
+export async function startServing(options: ServingOptions): Promise<Serving> {
+  const { settings, log } = options;
+  const sessions = createSessions(options);
+  const tls = settings["secure-serving"] ? await tlsMaterial(settings) : undefined;
+  const create = settings.transport === "grpc-js" ? createGrpcJsTransport : createHttp2Transport;
+  const transport = await create(transportOptions(settings, sessions, tls, log)).catch((error: unknown) => {
+    throw new Error(`port ${settings["grpc-port"]} (--grpc-port) cannot be bound`, { cause: error });
+  });
+  const health = await createHealthServer({
+    host: settings["bind-address"] === "" ? "::" : settings["bind-address"],
+    port: settings["grpc-health-port"],
+    status: (service) => (service === "liveness" || options.isReady() ? "SERVING" : "NOT_SERVING"),
+    services: () => healthServices,
+    onError: (error) => log.error({ error }, "the health port failed"),
+  }).catch(async (error: unknown) => {
+    await transport.close();
+    throw new Error(`port ${settings["grpc-health-port"]} (--grpc-health-port) cannot be bound`, { cause: error });
+  });
+  const certificates = watchTls(settings, transport, log);
+  return {
+    grpcPort: transport.port,
+    healthPort: health.port,
+    readinessChanged: () => health.notify(),
+    drain: (graceMs) => drain(transport, sessions, graceMs, log),
+    async close() {
+      await certificates?.close();
+      sessions.close();
+      await transport.close();
+      await health.close();
+    },
+  };
+}
+
+function createSessions({ settings, log, metrics, configuration, pipeline }: ServingOptions): SessionFactory {
+  let parsers: { readonly types: readonly string[]; readonly set: ParserSet } | undefined;
+  const parserSet = (): ParserSet => {
+    const types = configuration.current.config.parsers;
+    if (parsers?.types !== types) parsers = { types, set: createParserSet(types) };
+    return parsers.set;
+  };
+  return createSessionFactory({
+    codec: settings.transport === "grpc-js" ? generatedCodec : viewsCodec,
+    pipeline,
+    parse: (method, path, headers, body) => parserSet().parse(method, path, headers, body),
+    outgoingBody,
+    createAnswerReader,
+    logger: log,
+    onModeLacks: (what) => metrics.families.modeLacks.series(what).add(1),
+    startTrace: undefined,
+    limits: {
+      maxRequestBodyBytes: settings["max-request-body-bytes"],
+      maxBufferedBytes: settings["max-buffered-bytes"],
+      maxHeaderBytes: settings["max-header-bytes"],
+      maxPendingReplyBytes: Math.max(16 * 1024 * 1024, 2 * settings["max-request-body-bytes"]),
+      requestTimeoutMs: settings["request-timeout"],
+    },
+    errorFormat: settings["error-format"] === "text" ? "text" : "openai",
+    echoRequestHeaders: settings["echo-request-headers"],
+    readSubset: !settings["disable-endpoint-subset-filter"],
+    clock: systemClock,
+  });
+}
+
+function transportOptions(
+  settings: EppSettings,
+  sessions: SessionFactory,
+  tls: TlsMaterial | undefined,
+  log: Logger,
+): GrpcTransportOptions {
+  const send = settings["grpc-max-send-msg-size"];
+  const receive = settings["grpc-max-recv-msg-size"];
+  return {
+    host: settings["bind-address"] === "" ? "::" : settings["bind-address"],
+    port: settings["grpc-port"],
+    tls,
+    maxMessageBytes: parseBytes(receive) ?? settings["max-request-body-bytes"] + messageOverheadBytes,
+    maxSendMessageBytes: parseBytes(send),
+    maxStreamsPerConnection: settings["max-streams-per-connection"],
+    maxHeaderBytes: settings["max-header-bytes"],
+    idleTimeoutMs: 0,
+    methods: new Map([[processPath, sessions.handler]]),
+    onError: (error, what) => log.warn({ error, what }, "the transport reports a fault"),
+  };
+}
+
+function tlsOptions(settings: EppSettings): Pick<TlsMaterial, "minVersion" | "ciphers"> {
+  return {
+    ...(settings["tls-min-version"] === "VersionTLS13" ? { minVersion: "TLSv1.3" as const } : {}),
+    ...(settings["tls-cipher-suites"].length === 0 ? {} : { ciphers: settings["tls-cipher-suites"].join(":") }),
+  };
+}
+
+async function tlsMaterial(settings: EppSettings): Promise<TlsMaterial> {
+  const folder = settings["cert-path"];
+  const material = folder === "" ? await createSelfSigned() : await loadCertificates(folder);
+  return { ...material, ...tlsOptions(settings) };
+}
+
+function watchTls(settings: EppSettings, transport: GrpcTransport, log: Logger) {
+  const folder = settings["cert-path"];
+  if (!settings["secure-serving"] || folder === "" || !settings["enable-cert-reload"]) return undefined;
+  return watchCertificates(
+    folder,
+    (material) => {
+      transport.setTls({ ...material, ...tlsOptions(settings) });
+      log.info({ folder }, "the certificate was replaced");
+    },
+    (error) => log.error({ error, folder }, "the new certificate is refused; the last good one stays"),
+  );
+}
+
+async function drain(transport: GrpcTransport, sessions: SessionFactory, graceMs: number, log: Logger): Promise<void> {
+  const drained = transport.drain();
+  sessions.releaseBodyless();
+  let timer: NodeJS.Timeout | undefined;
+  const expired = new Promise<"expired">((resolve) => {
+    timer = setTimeout(() => resolve("expired"), graceMs);
+  });
+  const outcome = await Promise.race([drained.then(() => "drained" as const), expired]);
+  clearTimeout(timer);
+  if (outcome === "expired")
+    log.warn({ streams: sessions.open, graceMs }, "the drain grace is over; open streams are ended");
+}
