@@ -7,6 +7,9 @@ import { jsonWasm } from "./json-wasm.ts";
 /** Deeper nesting is refused; encoding/json of the reference has the same bound. */
 export const maxDepth = 10_000;
 
+/** A body may repeat a key millions of times: what is remembered of that is bounded. Readers take the last value anyway. */
+const maxRepeated = 64;
+
 /** The root is not an object: `ranges` are all absent then. */
 export type RootKind = "object" | "other";
 
@@ -14,7 +17,7 @@ export interface Scan {
   readonly root: RootKind;
   /** Start and end of member i's value at 2i and 2i+1, -1 where absent; of a repeated member the last, as in JSON.parse. */
   readonly ranges: Int32Array;
-  /** Earlier values of repeated members, as triples (member, start, end) in order of appearance; undefined when none repeats. */
+  /** Values that a later one replaced, as triples (member, start, end) in order, maxRepeated at most; undefined when none repeats. */
   readonly repeated: readonly number[] | undefined;
 }
 
@@ -101,7 +104,7 @@ export function scanJson(body: Buffer, names: MemberNames): Scan | ScanFault {
       const earlier = ranges[2 * member] ?? -1;
       if (earlier >= 0) {
         repeated ??= [];
-        repeated.push(member, earlier, ranges[2 * member + 1] ?? -1);
+        if (repeated.length < 3 * maxRepeated) repeated.push(member, earlier, ranges[2 * member + 1] ?? -1);
       }
       ranges[2 * member] = records[at + 2] ?? -1;
       ranges[2 * member + 1] = records[at + 3] ?? -1;

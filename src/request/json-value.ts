@@ -1,6 +1,9 @@
 /** Reads values of a body that the scanner has accepted, at the ranges it reported: nothing here validates, so nothing here throws. */
 import type { ByteRange } from "./parsed-body.ts";
 
+/** A body may hold millions of empty prompts: of a batch, so many are described, and the others pass unread. */
+export const maxChains = 4096;
+
 const quote = 0x22;
 const backslash = 0x5c;
 
@@ -52,11 +55,11 @@ export function endOfString(body: Buffer, start: number): number {
   }
 }
 
-/** Ranges of the strings' insides in an array of strings; undefined when an element is something else. */
+/** Ranges of the strings' insides in an array of strings, maxChains at most; undefined when an element is something else. */
 export function stringsIn(body: Buffer, start: number): readonly ByteRange[] | undefined {
   const ranges: ByteRange[] = [];
   let at = skipSpace(body, start + 1);
-  while (body[at] !== 0x5d) {
+  while (body[at] !== 0x5d && ranges.length < maxChains) {
     if (body[at] !== quote) return undefined;
     const end = endOfString(body, at);
     ranges.push({ start: at + 1, end: end - 1 });
@@ -67,8 +70,9 @@ export function stringsIn(body: Buffer, start: number): readonly ByteRange[] | u
 
 /** The token ids of an array of integers from 0 to 2^32 - 1 within [start, end); undefined when an element is something else. */
 export function tokensIn(body: Buffer, start: number, end: number): Uint32Array | undefined {
-  // an element takes two bytes at least, its comma or bracket included
-  const tokens = new Uint32Array((end - start) >>> 1);
+  const length = end - start;
+  // ids take four bytes or more, as a rule, and two at least, their comma or bracket included
+  let tokens = new Uint32Array((length >>> 2) + 1);
   let count = 0;
   let at = skipSpace(body, start + 1);
   while (body[at] !== 0x5d) {
@@ -77,17 +81,18 @@ export function tokensIn(body: Buffer, start: number, end: number): Uint32Array 
     for (let byte = body[at] ?? 0; isDigit(byte); byte = body[++at] ?? 0) value = value * 10 + (byte - 0x30);
     const after = body[at];
     if (at === from || value > 0xffff_ffff || after === 0x2e || after === 0x65 || after === 0x45) return undefined;
+    if (count === tokens.length) tokens = grown(tokens, length >>> 1);
     tokens[count++] = value;
     at = skipComma(body, at);
   }
   return tokens.slice(0, count);
 }
 
-/** The token ids of an array of arrays; undefined when an element is something else. */
+/** The token ids of an array of arrays, maxChains of them at most; undefined when an element is something else. */
 export function tokenListsIn(body: Buffer, start: number): readonly Uint32Array[] | undefined {
   const lists: Uint32Array[] = [];
   let at = skipSpace(body, start + 1);
-  while (body[at] !== 0x5d) {
+  while (body[at] !== 0x5d && lists.length < maxChains) {
     if (body[at] !== 0x5b) return undefined;
     // what is not a flat array of numbers has a bracket or a quote before the end, which tokensIn meets first
     const end = body.indexOf(0x5d, at) + 1;
@@ -102,6 +107,12 @@ export function tokenListsIn(body: Buffer, start: number): readonly Uint32Array[
 /** Offset of the array's first element, or of its closing bracket. */
 export function firstElement(body: Buffer, start: number): number {
   return skipSpace(body, start + 1);
+}
+
+function grown(tokens: Uint32Array<ArrayBuffer>, length: number): Uint32Array<ArrayBuffer> {
+  const larger = new Uint32Array(length);
+  larger.set(tokens);
+  return larger;
 }
 
 function skipComma(body: Buffer, from: number): number {
