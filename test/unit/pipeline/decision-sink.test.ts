@@ -10,9 +10,9 @@ function recording(steps: string[]): DecisionRecording {
     filtered: (profile, filter, before, after) =>
       void steps.push(`filtered ${profile} ${filter} ${before.length}>${after.length}`),
     scored: (profile, scorer, weight, _all, scores) =>
-      void steps.push(`scored ${profile} ${scorer} ${weight} ${[...scores]}`),
+      void steps.push(`scored ${profile} ${scorer} ${weight} ${scores.join()}`),
     picked: (profile, picker, _all, totals, picked) =>
-      void steps.push(`picked ${profile} ${picker} ${[...totals]} ${picked.map(({ address }) => address)}`),
+      void steps.push(`picked ${profile} ${picker} ${totals.join()} ${picked[0]?.address}`),
     rejected: (rejection, ms) => void steps.push(`rejected ${rejection.code} ${ms}`),
     scheduled: (result, ms) => void steps.push(`scheduled ${result.primary} ${ms}`),
     ended: (cause, _usage, ms) => void steps.push(`ended ${cause.kind} ${ms}`),

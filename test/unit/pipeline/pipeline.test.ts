@@ -7,7 +7,7 @@ import type { InferenceRequest } from "../../../src/request/inference-request.ts
 import { reject } from "../../../src/request/rejection.ts";
 import { endpoint, type FakeWorld, named, plan, request, world } from "./fakes.ts";
 
-function decideIn(fake: FakeWorld, asked: InferenceRequest = request(), subset: Subset = undefined): Decision {
+function decideIn(fake: FakeWorld, asked: InferenceRequest = request(), subset?: readonly string[]): Decision {
   const decisions: Decision[] = [];
   createPipeline(fake.dependencies).decide(asked, subset, (decision) => decisions.push(decision));
   const [decision] = decisions;
@@ -42,7 +42,12 @@ describe("the order of steps", () => {
       ...fake.dependencies,
       route: () => noting("route", undefined),
       endpoints: { snapshot: () => noting("candidates", endpoints.snapshot()) },
-      admission: { admit: (asked, all, done) => noting("admission", admission.admit(asked, all, done)) },
+      admission: {
+        admit: (asked, all, done) => {
+          note("admission");
+          return admission.admit(asked, all, done);
+        },
+      },
     });
     pipeline.decide(request(), undefined, (decision) => note(decision.kind));
     expect(steps).toEqual([
