@@ -32,7 +32,7 @@ export class AnswerPhase {
   #headersSeen: boolean;
   #bodyEnded: boolean;
   #firstByteSeen: boolean;
-  /** 0 until the response headers come. */
+  /** 0 until the response headers come, or when they do not say. */
   #status: number;
   #eventStream: boolean;
   #failure: string | undefined;
@@ -197,8 +197,9 @@ export class AnswerPhase {
   }
 
   #finish(): void {
-    const status = this.#status === 0 ? 200 : this.#status;
-    this.end(status >= 400 ? { kind: "failed", status } : { kind: "completed", status });
+    const status = this.#status;
+    const failed = status !== 0 && (status < 200 || status > 299);
+    this.end(failed ? { kind: "failed", status } : { kind: "completed", status });
   }
 
   /** Idempotent. Reports what usage was seen, however the answer ended. */
@@ -239,10 +240,10 @@ export function restoresModel(exchange: Exchange): boolean {
   return parsed.model !== "" && targetModel !== parsed.model;
 }
 
-/** What a gateway leaves out is taken as success: it only leaves it out where it has nothing to report. */
+/** 0 when the gateway says none: not known. */
 function statusOf(value: string | undefined): number {
   const status = Number(value);
-  return Number.isInteger(status) && status >= 100 && status <= 599 ? status : 200;
+  return Number.isInteger(status) && status >= 100 && status <= 599 ? status : 0;
 }
 
 function servedFrom(incoming: Incoming): string | undefined {

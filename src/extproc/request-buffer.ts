@@ -44,7 +44,11 @@ export class RequestBuffer {
       this.#first = pinsTooMuch(chunk) ? Buffer.from(chunk) : chunk;
       return;
     }
-    const rest = this.#rest ?? (this.#rest = [this.#first]);
+    let rest = this.#rest;
+    if (rest === undefined) {
+      rest = [this.#first];
+      this.#rest = rest;
+    }
     if (chunk.length < smallChunkBytes) {
       this.#appendToBlock(rest, chunk);
     } else {
