@@ -13,7 +13,7 @@ const commands: Readonly<Record<string, Entry>> = {
   },
   worker: {
     summary: "a simulated engine with vLLM's HTTP surface, for trying it without a GPU",
-    load: async () => (await import("./commands/worker.ts")).workerCommand,
+    load: async () => (await import("./commands/worker.ts")).worker,
   },
   demo: {
     summary: "Envoy, the picker and four simulated workers, with traffic and a comparison",

@@ -1,7 +1,13 @@
 /** Every plugin type this version has, and those of the reference it knows but does not have. The only file that lists them. */
 import type { PluginRegistry } from "../config/complete-config.ts";
-import { fileDiscoveryPlugin } from "../data/discovery/file.ts";
+import { dataPlugins } from "../data/data-plugins.ts";
 import type { PluginDefinition } from "../data/plugin.ts";
+import { approxPrefixCacheProducerDefinition } from "../data/producers/approx-prefix-cache-producer.ts";
+import { inflightLoadProducerDefinition } from "../data/producers/inflight-load-producer.ts";
+import { sessionIdProducerDefinition } from "../data/producers/session-id-producer.ts";
+import { tokenProducerDefinition } from "../data/producers/token-producer.ts";
+import { concurrencyDetector } from "../flow-control/concurrency-detector.ts";
+import { utilizationDetector } from "../flow-control/utilization-detector.ts";
 import { parserTypes } from "../request/parser-set.ts";
 import { builtinPlugins } from "../scheduling/builtin.ts";
 
@@ -14,11 +20,21 @@ const parsers: readonly PluginDefinition[] = parserTypes.map((type) => ({
   create: () => ({ type }),
 }));
 
+const producers = [
+  approxPrefixCacheProducerDefinition,
+  inflightLoadProducerDefinition,
+  sessionIdProducerDefinition,
+  tokenProducerDefinition,
+] as readonly unknown[] as readonly PluginDefinition[];
+
 export function createPluginRegistry(): PluginRegistry {
   const definitions: readonly PluginDefinition[] = [
     ...builtinPlugins,
+    ...(dataPlugins as readonly PluginDefinition[]),
     ...parsers,
-    fileDiscoveryPlugin as PluginDefinition,
+    ...producers,
+    utilizationDetector as PluginDefinition,
+    concurrencyDetector as PluginDefinition,
   ];
   const byType = new Map(definitions.map((definition) => [definition.type, definition]));
   return {
