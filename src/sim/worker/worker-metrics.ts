@@ -57,6 +57,7 @@ export class WorkerMetrics {
   readonly #perRequest: readonly Histogram[];
   readonly #byReason: Record<FinishReason | "abort" | "error", number> = { stop: 0, length: 0, abort: 0, error: 0 };
   readonly #loraSeries = new Map<string, number>();
+  #loraNotedAt = 0;
   readonly #responses = new Map<string, number>();
   readonly #httpDuration: Histogram;
 
@@ -164,7 +165,9 @@ export class WorkerMetrics {
     const waiting = escapeLabel(activity.waiting.join(","));
     const labels = `{max_lora="${this.#config.maxLoras}",running_lora_adapters="${running}",waiting_lora_adapters="${waiting}"}`;
     this.#loraSeries.delete(labels);
-    this.#loraSeries.set(labels, Date.now() / 1000);
+    // Strictly later than the last: readers take the newest, and two changes may share a clock tick.
+    this.#loraNotedAt = Math.max((performance.timeOrigin + performance.now()) / 1000, this.#loraNotedAt + 1e-6);
+    this.#loraSeries.set(labels, this.#loraNotedAt);
     for (const oldest of this.#loraSeries.keys()) {
       if (this.#loraSeries.size <= maxLoraSeries) break;
       this.#loraSeries.delete(oldest);
