@@ -13,6 +13,8 @@ export {
   prefixMatchKey,
   promptTokensKey,
   sessionIdKey,
+  type UncachedTokens,
+  uncachedTokensKey,
 } from "../data/attributes.ts";
 export {
   type Endpoint,

@@ -36,6 +36,18 @@ export function scoreLowest(
   }
 }
 
+/** Mean of the signal over the endpoints that were scraped; 0 when none was. */
+export function meanOf(endpoints: Endpoints, signal: "waitingRequests" | "runningRequests"): number {
+  let sum = 0;
+  let known = 0;
+  for (const { metrics } of endpoints) {
+    if (!wasScraped(metrics)) continue;
+    sum += metrics[signal];
+    known += 1;
+  }
+  return known === 0 ? 0 : sum / known;
+}
+
 export function wasScraped(metrics: EngineMetrics): boolean {
   return metrics.updatedAtMs !== Number.NEGATIVE_INFINITY;
 }

@@ -1,0 +1,44 @@
+/** Scores 0.5 for an empty queue, falling to 0 at the threshold; an endpoint never scraped counts as the mean of those that were. */
+import type { Cycle, Endpoints, PluginDefinition, Scorer } from "../../contracts.ts";
+import { meanOf, wasScraped } from "./spread.ts";
+
+interface Parameters {
+  readonly threshold: number;
+}
+
+class LoadAwareScorer implements Scorer {
+  readonly #threshold: number;
+
+  constructor({ threshold }: Parameters) {
+    this.#threshold = threshold;
+  }
+
+  score(_cycle: Cycle, endpoints: Endpoints, scores: Float64Array): void {
+    const threshold = this.#threshold;
+    const mean = meanOf(endpoints, "waitingRequests");
+    let i = 0;
+    for (const { metrics } of endpoints) {
+      const waiting = wasScraped(metrics) ? metrics.waitingRequests : mean;
+      scores[i++] = 0.5 * (1 - Math.min(waiting, threshold) / threshold);
+    }
+  }
+}
+
+export const loadAwareScorer: PluginDefinition<Parameters, Scorer> = {
+  type: "load-aware-scorer",
+  kinds: ["scorer"],
+  summary: "Scores 0.5 for an empty waiting queue, falling linearly to 0 at the threshold.",
+  parameters: {
+    type: "object",
+    additionalProperties: false,
+    properties: {
+      threshold: {
+        type: "integer",
+        exclusiveMinimum: 0,
+        default: 128,
+        description: "Waiting requests from which an endpoint scores 0.",
+      },
+    },
+  },
+  create: (parameters) => new LoadAwareScorer(parameters),
+};

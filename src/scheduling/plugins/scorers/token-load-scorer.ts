@@ -1,0 +1,56 @@
+/**
+ * Prefers the endpoint with the fewest tokens in flight, this request's uncached prompt included: 1 − min(tokens, threshold) / threshold.
+ * The counters are this picker's own, so the score has no scrape lag.
+ */
+import { type Cycle, type Endpoints, type PluginDefinition, prefixMatchKey, type Scorer } from "../../contracts.ts";
+
+interface Parameters {
+  readonly queueThresholdTokens: number;
+}
+
+const matchKey = prefixMatchKey("approx-prefix-cache-producer");
+
+class TokenLoadScorer implements Scorer {
+  readonly #threshold: number;
+
+  constructor({ queueThresholdTokens }: Parameters) {
+    this.#threshold = queueThresholdTokens;
+  }
+
+  score({ request }: Cycle, endpoints: Endpoints, scores: Float64Array): void {
+    const match = request.attribute(matchKey);
+    const threshold = this.#threshold;
+    let i = 0;
+    for (const endpoint of endpoints) {
+      const cached = match === undefined ? 0 : match.matchedBlocks(endpoint) * match.blockSizeTokens;
+      const tokens = endpoint.load.tokens + Math.max(0, request.promptTokens - cached);
+      scores[i++] = 1 - Math.min(tokens, threshold) / threshold;
+    }
+  }
+}
+
+export const tokenLoadScorer: PluginDefinition<Parameters, Scorer> = {
+  type: "token-load-scorer",
+  kinds: ["scorer"],
+  summary:
+    "Prefers the fewest tokens in flight: 1 − min(in-flight tokens + this request's uncached tokens, threshold) / threshold.",
+  parameters: {
+    type: "object",
+    additionalProperties: false,
+    properties: {
+      queueThresholdTokens: {
+        type: "integer",
+        exclusiveMinimum: 0,
+        default: 4194304,
+        description: "Tokens in flight from which an endpoint scores 0 (the default is 128 requests of 32K).",
+      },
+      inFlightLoadProducerName: {
+        type: "string",
+        "x-producer": "inflight-load-producer",
+        description: "Name of the producer that counts tokens in flight.",
+      },
+    },
+  },
+  needs: ["inflight-load-producer"],
+  create: (parameters) => new TokenLoadScorer(parameters),
+};
