@@ -31,5 +31,11 @@ export function prefixMatchKey(producerName: string): AttributeKey<PrefixMatch> 
   return key;
 }
 
+/** Prompt tokens of the request that an endpoint would have to compute. */
+export interface UncachedTokens {
+  uncachedTokens(endpoint: Endpoint): number;
+}
+export const uncachedTokensKey = new AttributeKey<UncachedTokens>("uncached-tokens");
+
 /** The client's session, where one is known. */
 export const sessionIdKey = new AttributeKey<string>("session-id");

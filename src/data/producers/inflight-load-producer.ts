@@ -1,0 +1,161 @@
+/**
+ * Counts requests and tokens in flight per endpoint: booked when a request is assigned, its prompt released at the first byte, the rest at the end,
+ * whatever the end. The bookings of a request have one owner, which lives as long as the request does.
+ */
+import type { InferenceRequest } from "../../request/inference-request.ts";
+import { type PrefixMatch, prefixMatchKey, type UncachedTokens, uncachedTokensKey } from "../attributes.ts";
+import type { Endpoint } from "../endpoint.ts";
+import type { PluginContext, PluginDefinition } from "../plugin.ts";
+import type { Assignment, DataProducer, RequestObserver } from "../producer.ts";
+import type { EndpointStoreView, LoadBooking } from "../store-view.ts";
+import { approxPrefixCacheProducerType } from "./approx-prefix-cache-producer.ts";
+import { deprecatedTokenProducerType, tokenProducerType } from "./token-producer.ts";
+
+export interface InflightLoadParameters {
+  readonly addEstimatedOutputTokens: boolean;
+  readonly outputRatio: number;
+  readonly maxEstimatedOutputTokens?: number;
+  readonly prefixMatchInfoProducerName?: string;
+}
+
+/** What one request holds; the prefill endpoint's booking is separate only where prefill and decode are. */
+interface Bookings {
+  destination: LoadBooking;
+  /** Prompt tokens in `destination` that the first byte releases. */
+  promptTokens: number;
+  readonly outputTokens: number;
+  readonly prefill: LoadBooking | undefined;
+}
+
+export class InflightLoadProducer implements DataProducer, RequestObserver {
+  readonly after: readonly string[];
+  readonly #parameters: InflightLoadParameters;
+  readonly #endpoints: Pick<EndpointStoreView, "book">;
+  readonly #matchKey: ReturnType<typeof prefixMatchKey>;
+  readonly #bookings = new WeakMap<InferenceRequest, Bookings>();
+
+  constructor(parameters: InflightLoadParameters, endpoints: Pick<EndpointStoreView, "book">) {
+    this.#parameters = parameters;
+    this.#endpoints = endpoints;
+    this.#matchKey = prefixMatchKey(parameters.prefixMatchInfoProducerName ?? approxPrefixCacheProducerType);
+    this.after = [approxPrefixCacheProducerType, tokenProducerType, deprecatedTokenProducerType];
+  }
+
+  produce(request: InferenceRequest): void {
+    request.setAttribute(uncachedTokensKey, new Uncached(request.promptTokens, request.attribute(this.#matchKey)));
+  }
+
+  assigned(request: InferenceRequest, assignment: Assignment): void {
+    const destination = assignment.destinations[0];
+    if (destination === undefined || this.#bookings.has(request)) return;
+    const outputTokens = this.#estimateOutput(request);
+    const prefill = assignment.byProfile.get("prefill")?.[0];
+    const isSplit = prefill !== undefined && prefill !== destination;
+    const promptTokens = isSplit ? 0 : uncachedTokens(request, destination);
+    this.#bookings.set(request, {
+      destination: this.#endpoints.book(destination, promptTokens + outputTokens),
+      promptTokens,
+      outputTokens,
+      prefill: isSplit ? this.#endpoints.book(prefill, uncachedTokens(request, prefill)) : undefined,
+    });
+  }
+
+  /** A fallback that served the request carries its load instead of the destination. */
+  responseHeaders(
+    request: InferenceRequest,
+    assignment: Assignment,
+    response: { readonly status: number; readonly served: string | undefined },
+  ): void {
+    const { served } = response;
+    if (served === undefined || served === assignment.destinations[0]?.hostPort) return;
+    const fallback = assignment.destinations.find((endpoint) => endpoint.hostPort === served);
+    const bookings = this.#bookings.get(request);
+    if (fallback === undefined || bookings === undefined) return;
+    bookings.destination.release();
+    bookings.promptTokens = bookings.prefill === undefined ? uncachedTokens(request, fallback) : 0;
+    bookings.destination = this.#endpoints.book(fallback, bookings.promptTokens + bookings.outputTokens);
+  }
+
+  /** An approximate first byte counts too: response headers follow the prefill in every engine that streams. */
+  firstByte(request: InferenceRequest): void {
+    const bookings = this.#bookings.get(request);
+    if (bookings === undefined) return;
+    bookings.destination.releaseTokens(bookings.promptTokens);
+    bookings.promptTokens = 0;
+    bookings.prefill?.release();
+  }
+
+  ended(request: InferenceRequest): void {
+    const bookings = this.#bookings.get(request);
+    if (bookings === undefined) return;
+    this.#bookings.delete(request);
+    bookings.destination.release();
+    bookings.prefill?.release();
+  }
+
+  #estimateOutput(request: InferenceRequest): number {
+    const { addEstimatedOutputTokens, outputRatio, maxEstimatedOutputTokens } = this.#parameters;
+    if (!addEstimatedOutputTokens) return 0;
+    const asked = request.parsed.maxOutputTokens;
+    return Math.min(
+      Math.ceil(request.promptTokens * outputRatio),
+      maxEstimatedOutputTokens ?? Number.POSITIVE_INFINITY,
+      asked !== undefined && asked > 0 ? asked : Number.POSITIVE_INFINITY,
+    );
+  }
+}
+
+class Uncached implements UncachedTokens {
+  readonly #promptTokens: number;
+  readonly #match: PrefixMatch | undefined;
+
+  constructor(promptTokens: number, match: PrefixMatch | undefined) {
+    this.#promptTokens = promptTokens;
+    this.#match = match;
+  }
+
+  uncachedTokens(endpoint: Endpoint): number {
+    if (this.#match === undefined) return this.#promptTokens;
+    return Math.max(0, this.#promptTokens - this.#match.matchedBlocks(endpoint) * this.#match.blockSizeTokens);
+  }
+}
+
+/** The whole prompt where the producer was skipped or gave up. */
+function uncachedTokens(request: InferenceRequest, endpoint: Endpoint): number {
+  return request.attribute(uncachedTokensKey)?.uncachedTokens(endpoint) ?? request.promptTokens;
+}
+
+export const inflightLoadProducerDefinition: PluginDefinition<InflightLoadParameters, InflightLoadProducer> = {
+  type: "inflight-load-producer",
+  kinds: ["data-producer", "pre-request", "response"],
+  summary: "Counts requests and uncached prompt tokens in flight per endpoint, without scrape lag.",
+  parameters: {
+    type: "object",
+    additionalProperties: false,
+    properties: {
+      addEstimatedOutputTokens: {
+        type: "boolean",
+        default: false,
+        description: "Count the expected answer as well, until the request ends.",
+      },
+      outputRatio: {
+        type: "number",
+        minimum: 0,
+        default: 1.5,
+        description: "Expected output tokens per prompt token; never more than the request's own limit.",
+      },
+      maxEstimatedOutputTokens: {
+        type: "integer",
+        minimum: 0,
+        description: "Most output tokens expected of one request.",
+      },
+      prefixMatchInfoProducerName: {
+        type: "string",
+        "x-producer": approxPrefixCacheProducerType,
+        description: "Name of the producer whose prefix match is taken off the prompt (approx-prefix-cache-producer).",
+      },
+    },
+  },
+  needs: [tokenProducerType],
+  create: (parameters, context: PluginContext) => new InflightLoadProducer(parameters, context.endpoints),
+};
