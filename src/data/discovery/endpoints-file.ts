@@ -68,20 +68,22 @@ function parseEntry(entry: unknown, path: string, faults: string[]): EndpointSpe
   for (const key of Object.keys(entry)) {
     if (!entryKeys.has(key)) faults.push(`${path}.${key}: unknown key; expected one of ${[...entryKeys].join(", ")}`);
   }
-  const name = entry["name"];
-  if (typeof name !== "string" || name === "") faults.push(`${path}.name: expected a non-empty string`);
-  const namespace = entry["namespace"] ?? "default";
-  if (typeof namespace !== "string" || namespace === "") faults.push(`${path}.namespace: expected a non-empty string`);
-  const address = entry["address"];
-  if (typeof address !== "string" || !isAddress(address)) {
-    faults.push(`${path}.address: expected an IPv4 or IPv6 address, without brackets`);
-  }
+  const name = nonEmptyString(entry["name"], `${path}.name`, faults);
+  const namespace = nonEmptyString(entry["namespace"] ?? "default", `${path}.namespace`, faults);
+  const address = typeof entry["address"] === "string" ? entry["address"] : "";
+  if (!isAddress(address)) faults.push(`${path}.address: expected an IPv4 or IPv6 address, without brackets`);
   const portText = entry["port"];
   const port = typeof portText === "string" || typeof portText === "number" ? parsePort(String(portText)) : undefined;
   if (port === undefined) faults.push(`${path}.port: expected 1 to 65535`);
   const labels = parseLabels(entry["labels"], `${path}.labels`, faults);
   if (faults.length > before || port === undefined) return undefined;
-  return { namespace: String(namespace), name: String(name), address: String(address), port, labels };
+  return { namespace, name, address, port, labels };
+}
+
+function nonEmptyString(value: unknown, path: string, faults: string[]): string {
+  if (typeof value === "string" && value !== "") return value;
+  faults.push(`${path}: expected a non-empty string`);
+  return "";
 }
 
 function parseLabels(value: unknown, path: string, faults: string[]): ReadonlyMap<string, string> {

@@ -178,7 +178,9 @@ describe("the endpoint store", () => {
           }
           most = Math.max(most, model.size);
           const snapshot = store.snapshot();
-          expect(snapshot.map((endpoint) => [endpoint.name, endpoint.address])).toEqual([...model].sort());
+          expect(snapshot.map((endpoint) => [endpoint.name, endpoint.address])).toEqual(
+            [...model].sort(([a], [b]) => (a < b ? -1 : 1)),
+          );
           expect(new Map(snapshot.map((endpoint) => [endpoint.name, endpoint.generation]))).toEqual(living);
           expect(new Set(snapshot.map((endpoint) => endpoint.slot)).size).toBe(snapshot.length);
           expect(Math.max(-1, ...snapshot.map((endpoint) => endpoint.slot))).toBeLessThan(most);

@@ -1,0 +1,206 @@
+/**
+ * Polls one data source of one endpoint: at most one request in flight, failures counted into episodes (one log line when one begins, one
+ * when it ends), the next poll put off while it fails. Its scraper says when; it has no timer of its own.
+ */
+import { GetClient, type GetFailure, type GetHandler } from "../../net/http1/get-client.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import type { Endpoint, EndpointName } from "../endpoint.ts";
+import type { ScrapeSink } from "../endpoint-store.ts";
+import type { DataSource, Extractor, PageReader, ReadOutcome } from "./source.ts";
+
+/** Counts what the reference counts: datalayer_poll_errors_total and datalayer_extract_errors_total. */
+export interface ScrapeCounters {
+  pollFailed(sourceType: string): void;
+  extractFailed(sourceType: string, extractorType: string): void;
+}
+
+/** What pollers share. */
+export interface PollEnvironment {
+  readonly sink: ScrapeSink;
+  /** The current object of an endpoint. */
+  endpoint(name: EndpointName): Endpoint | undefined;
+  readonly counters: ScrapeCounters;
+  readonly log: Logger;
+  now(): number;
+  readonly timeoutMs: number;
+  /** Failures in a row that begin an episode. */
+  readonly failureThreshold: number;
+  readonly maxBackoffMs: number;
+}
+
+export interface PollStatus {
+  readonly endpoint: EndpointName;
+  readonly source: string;
+  /** False during an episode of failures. */
+  readonly isHealthy: boolean;
+  readonly consecutiveFailures: number;
+  /** Of the last failure, also after recovery; "" when there was none. */
+  readonly lastFailure: string;
+  /** Wanted series that the last page lacked. */
+  readonly missing: readonly string[];
+  /** Milliseconds since the last good poll; undefined before the first. */
+  readonly ageMs: number | undefined;
+  readonly polls: number;
+  readonly failures: number;
+}
+
+interface OpenExtractor {
+  readonly type: string;
+  readonly reader: PageReader;
+}
+
+export class Poller implements GetHandler {
+  readonly #environment: PollEnvironment;
+  readonly #name: EndpointName;
+  readonly #source: DataSource;
+  readonly #extractors: readonly OpenExtractor[];
+  readonly #client: GetClient;
+  #startedAtMs = 0;
+  #succeededAtMs = Number.NEGATIVE_INFINITY;
+  #consecutiveFailures = 0;
+  #lastFailure = "";
+  #missing: readonly string[] = [];
+  #polls = 0;
+  #failures = 0;
+  /** Set by the scraper; compared on every tick. */
+  dueAtMs: number;
+
+  constructor(
+    endpoint: Endpoint,
+    source: DataSource,
+    extractors: readonly Extractor[],
+    environment: PollEnvironment,
+    dueAtMs: number,
+  ) {
+    this.#environment = environment;
+    this.#name = endpoint.name;
+    this.#source = source;
+    this.#extractors = extractors.map((extractor) => ({ type: extractor.extractorType, reader: extractor.open() }));
+    this.#client = new GetClient(source.target(endpoint), this);
+    this.dueAtMs = dueAtMs;
+  }
+
+  /** Polls when due, gives up what takes too long. `intervalMs` is the scraper's current one. */
+  tick(nowMs: number, intervalMs: number): void {
+    if (this.#client.isBusy) {
+      if (nowMs - this.#startedAtMs >= this.#environment.timeoutMs) {
+        this.#client.cancel(`no answer within ${this.#environment.timeoutMs} ms`);
+      }
+      return;
+    }
+    if (nowMs < this.dueAtMs) return;
+    this.#startedAtMs = nowMs;
+    const wait = Math.max(intervalMs, this.#source.intervalMs, this.#backoffMs(intervalMs));
+    // From the last due time, so that the polls of many endpoints keep the distance they were given; not when far behind.
+    this.dueAtMs = nowMs - this.dueAtMs < wait ? this.dueAtMs + wait : nowMs + wait;
+    this.#polls++;
+    this.#client.get();
+  }
+
+  /** Brings the next poll forward: traffic has come. Back-off and the source's own interval stay. */
+  hurry(nowMs: number, intervalMs: number, delayMs: number): void {
+    const wait = Math.max(this.#source.intervalMs, this.#backoffMs(intervalMs));
+    const due = wait <= intervalMs ? nowMs + delayMs : this.#startedAtMs + wait;
+    if (due < this.dueAtMs) this.dueAtMs = due;
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  status(nowMs: number): PollStatus {
+    return {
+      endpoint: this.#name,
+      source: this.#source.sourceType,
+      isHealthy: this.#consecutiveFailures < this.#environment.failureThreshold,
+      consecutiveFailures: this.#consecutiveFailures,
+      lastFailure: this.#lastFailure,
+      missing: this.#missing,
+      ageMs: Number.isFinite(this.#succeededAtMs) ? nowMs - this.#succeededAtMs : undefined,
+      polls: this.#polls,
+      failures: this.#failures,
+    };
+  }
+
+  responded(status: number, body: Buffer): void {
+    if (status !== 200) {
+      this.#pollFailed(`HTTP ${status}`);
+      return;
+    }
+    const endpoint = this.#environment.endpoint(this.#name);
+    if (endpoint === undefined) return;
+    const nowMs = this.#environment.now();
+    let failure: string | undefined;
+    let missing = nothing;
+    for (const { type, reader } of this.#extractors) {
+      const outcome = readSafely(reader, endpoint, body, nowMs, this.#environment.sink);
+      if (outcome.kind === "read") continue;
+      this.#environment.counters.extractFailed(this.#source.sourceType, type);
+      if (outcome.kind === "failed") failure ??= outcome.reason;
+      else missing = outcome.missing;
+    }
+    if (missing.length > 0 && this.#missing.length === 0) {
+      this.#environment.log.warn({ ...this.#fields(), missing }, "a metrics page lacks wanted series");
+    }
+    this.#missing = missing;
+    if (failure !== undefined) this.#failed(failure);
+    else this.#succeeded(nowMs);
+  }
+
+  failed(failure: GetFailure, detail: string): void {
+    if (failure !== "CLOSED") this.#pollFailed(`${failure}: ${detail}`);
+  }
+
+  #pollFailed(reason: string): void {
+    this.#environment.counters.pollFailed(this.#source.sourceType);
+    this.#failed(reason);
+  }
+
+  #failed(reason: string): void {
+    this.#failures++;
+    this.#consecutiveFailures++;
+    this.#lastFailure = reason;
+    if (this.#consecutiveFailures === this.#environment.failureThreshold) {
+      this.#environment.log.warn({ ...this.#fields(), reason }, "an endpoint cannot be scraped");
+    }
+  }
+
+  #succeeded(nowMs: number): void {
+    if (this.#consecutiveFailures >= this.#environment.failureThreshold) {
+      this.#environment.log.info(
+        { ...this.#fields(), failures: this.#consecutiveFailures },
+        "an endpoint can be scraped again",
+      );
+    }
+    this.#consecutiveFailures = 0;
+    this.#succeededAtMs = nowMs;
+  }
+
+  /** Doubles with each failure past the threshold. */
+  #backoffMs(intervalMs: number): number {
+    const excess = this.#consecutiveFailures - this.#environment.failureThreshold;
+    if (excess < 0) return 0;
+    return Math.min(intervalMs * 2 ** Math.min(excess + 1, 16), this.#environment.maxBackoffMs);
+  }
+
+  #fields(): { readonly endpoint: EndpointName; readonly source: string } {
+    return { endpoint: this.#name, source: this.#source.sourceType };
+  }
+}
+
+const nothing: readonly string[] = [];
+
+/** An extractor may be a user's own: what it throws is a failed page, not the end of the loop. */
+function readSafely(
+  reader: PageReader,
+  endpoint: Endpoint,
+  page: Buffer,
+  nowMs: number,
+  sink: ScrapeSink,
+): ReadOutcome {
+  try {
+    return reader.read(endpoint, page, nowMs, sink);
+  } catch (error) {
+    return { kind: "failed", reason: `the extractor failed: ${String(error)}` };
+  }
+}
