@@ -1,6 +1,6 @@
 /**
  * Affinity by memory: a session id → the endpoint that served it last, least recently used first. At most 65,536 sessions with ids of at
- * most 256 characters (some 20 MiB); beyond that the longest unused is forgotten. Time is the cycle's; expired sessions are never followed.
+ * most 256 characters (some 25 MiB); beyond that the longest unused is forgotten. Time is the cycle's; expired sessions are never followed.
  */
 import {
   type Assignment,
@@ -77,8 +77,11 @@ export class SessionBindings {
       const key = attribute === undefined ? undefined : sessionAttributes.get(attribute);
       const found =
         header === undefined ? (key === undefined ? undefined : request.attribute(key)) : request.headers.get(header);
-      const id = found?.trim();
-      if (id !== undefined && id !== "") return id.length <= longestId ? id : undefined;
+      if (found === undefined) continue;
+      const id = found.trim();
+      if (id === "") continue;
+      // Before trimming: a trimmed string may keep the whole of a padded header alive.
+      return found.length <= longestId ? id : undefined;
     }
     return undefined;
   }
