@@ -12,6 +12,8 @@ export interface SessionFactory {
   readonly handler: (stream: GrpcStream) => GrpcStreamHandler;
   /** Streams open now. */
   readonly open: number;
+  /** Streams that still owe their request an answer: nothing received, body arriving, or undecided. */
+  readonly waiting: number;
   /** Request bytes held by all sessions. */
   readonly bufferedBytes: number;
   /**
@@ -43,6 +45,9 @@ export function createSessionFactory(deps: SessionDeps): SessionFactory {
     },
     get open() {
       return sessions.size;
+    },
+    get waiting() {
+      return shared.waiting.size;
     },
     get bufferedBytes() {
       return shared.budget.held;

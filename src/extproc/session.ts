@@ -81,7 +81,6 @@ export class Session implements GrpcStreamHandler, Waiting {
   #trailersReplied: boolean;
   /** What the trace is told, unless the answer knows better. */
   #failure: string | undefined;
-  #gone: boolean;
 
   constructor(stream: GrpcStream, shared: SessionShared, onGone: (session: Session) => void) {
     this.#stream = stream;
@@ -106,7 +105,6 @@ export class Session implements GrpcStreamHandler, Waiting {
     this.#owesTrailersReply = false;
     this.#trailersReplied = false;
     this.#failure = undefined;
-    this.#gone = false;
     this.deadlineMs = this.#receivedAtMs + shared.deps.limits.requestTimeoutMs;
     shared.waiting.add(this);
   }
@@ -135,8 +133,6 @@ export class Session implements GrpcStreamHandler, Waiting {
   }
 
   closed(cause: StreamCloseCause): void {
-    if (this.#gone) return;
-    this.#gone = true;
     if (this.#state !== "over") this.#abandon(cause);
     const trace = this.#trace;
     this.#trace = undefined;

@@ -87,6 +87,8 @@ export interface PipelineOptions {
   readonly rewriteTo?: string;
   readonly rejection?: Rejection;
   readonly throws?: boolean;
+  /** Breaks its contract: decides after a cancellation. */
+  readonly ignoresCancel?: boolean;
 }
 
 export function fakePipeline(options: PipelineOptions = {}): FakePipeline {
@@ -144,7 +146,7 @@ export function fakePipeline(options: PipelineOptions = {}): FakePipeline {
       return {
         cancel: (cause) => {
           if (!open) return;
-          open = false;
+          open = options.ignoresCancel === true;
           entry.cancelled = cause;
         },
       };
@@ -296,15 +298,15 @@ export const postHeaders = {
 export interface Opened {
   readonly stream: FakeStream;
   readonly handler: GrpcStreamHandler;
-  requestHeaders(headers?: HeaderList, endOfStream?: boolean, options?: MessageOptions): void;
-  requestBody(body: string | Buffer, endOfStream: boolean, options?: MessageOptions): void;
-  requestTrailers(): void;
-  responseHeaders(headers?: HeaderList, endOfStream?: boolean, options?: MessageOptions): void;
-  responseBody(body: string | Buffer, endOfStream: boolean): void;
-  responseTrailers(): void;
+  readonly requestHeaders: (headers?: HeaderList, endOfStream?: boolean, options?: MessageOptions) => void;
+  readonly requestBody: (body: string | Buffer, endOfStream: boolean, options?: MessageOptions) => void;
+  readonly requestTrailers: () => void;
+  readonly responseHeaders: (headers?: HeaderList, endOfStream?: boolean, options?: MessageOptions) => void;
+  readonly responseBody: (body: string | Buffer, endOfStream: boolean) => void;
+  readonly responseTrailers: () => void;
   /** Headers and body of a request that is then routed. */
-  post(body?: string | Buffer, options?: MessageOptions): void;
-  close(cause: StreamCloseCause): void;
+  readonly post: (body?: string | Buffer, options?: MessageOptions) => void;
+  readonly close: (cause: StreamCloseCause) => void;
 }
 
 export interface Harness {
@@ -313,8 +315,8 @@ export interface Harness {
   readonly log: LogLine[];
   readonly lacks: string[];
   /** Moves the clock and runs the sweep as the timer would. */
-  advance(ms: number): void;
-  open(): Opened;
+  readonly advance: (ms: number) => void;
+  readonly open: () => Opened;
 }
 
 export interface HarnessOptions extends PipelineOptions {

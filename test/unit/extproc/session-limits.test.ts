@@ -36,9 +36,11 @@ describe("the deadline of the request phase", () => {
   });
 
   it("does not bound an answer", () => {
-    const { open, advance } = harness({ limits: { requestTimeoutMs: 1_000 } });
+    const { open, advance, factory } = harness({ limits: { requestTimeoutMs: 1_000 } });
     const { stream, post, responseHeaders } = open();
+    expect(factory.waiting).toBe(1);
     post();
+    expect(factory.waiting).toBe(0);
     responseHeaders();
     advance(1_000_000);
     expect(stream.shape).toEqual(["requestHeaders", "requestBody", "responseHeaders"]);
@@ -160,6 +162,42 @@ describe("the limits of a request", () => {
     post("not json");
     expect(immediateOf(stream)?.status).toBe(400);
     expect(pipeline.refusals.map((refusal) => refusal.rejection.errorCode)).toEqual(["invalid_json"]);
+  });
+
+  it("is answered 500 when its body cannot be written, and its exchange ends", () => {
+    const { open, pipeline } = harness({
+      deps: {
+        outgoingBody: () => {
+          throw new Error("broken splice");
+        },
+      },
+    });
+    const { stream, post } = open();
+    post();
+    expect(stream.shape).toEqual(["immediateResponse", "end 0"]);
+    expect(immediateOf(stream)?.status).toBe(500);
+    expect(endsOf(pipeline.decided[0])).toEqual([{ kind: "error" }]);
+  });
+
+  it("gives back what a pipeline books after it was cancelled", () => {
+    const { open, pipeline } = harness({ pending: true, ignoresCancel: true });
+    const { stream, post, handler } = open();
+    post();
+    handler.halfClosed();
+    pipeline.decided[0]?.finish();
+    expect(stream.shape).toEqual(["end 0"]);
+    expect(endsOf(pipeline.decided[0])).toEqual([{ kind: "client-gone" }]);
+  });
+
+  it("ignores what repeats the end of an answer", () => {
+    const { open } = harness();
+    const { stream, post, responseHeaders, responseBody } = open();
+    post();
+    responseHeaders();
+    responseBody("abc", true);
+    responseBody("", true);
+    responseHeaders();
+    expect(stream.shape).toEqual(["requestHeaders", "requestBody", "responseHeaders", "responseBody"]);
   });
 
   it("answers nothing in observability mode and keeps nothing", () => {
