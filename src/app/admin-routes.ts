@@ -32,7 +32,19 @@ export function adminRoutes(options: AdminRouteOptions): ReadonlyMap<string, Adm
     ["/metrics", async () => ({ status: 200, contentType: metrics.contentType, body: await metrics.render() })],
     ["/healthz", () => text("ok\n")],
     ["/readyz", () => (options.isReady() ? text("ok\n") : text("not ready\n", 503))],
-    ["/debug/endpoints", () => json(store.snapshot().map((endpoint) => describeEndpoint(endpoint, options.now())))],
+    [
+      "/debug/endpoints",
+      () => {
+        const scrapes = options.pool.scrapeStatus();
+        return json(
+          store.snapshot().map((endpoint) => ({
+            ...describeEndpoint(endpoint, options.now()),
+            scrapes: scrapes.filter((scrape) => scrape.endpoint === endpoint.name),
+          })),
+        );
+      },
+    ],
+    ["/debug/objects", () => json(describeObjects(options.pool))],
     ["/debug/config", () => json(describeConfiguration(configuration, options.settings))],
     ["/debug/decisions", (_rest, query) => listDecisions(undefined, query)],
     ["/debug/decisions/", (rest, query) => listDecisions(rest, query)],
@@ -76,4 +88,9 @@ function describeConfiguration(configuration: Configuration, settings: EppSettin
     discovery: config.discovery ?? null,
     saturationDetector: config.saturationDetector,
   };
+}
+
+function describeObjects(pool: Pool) {
+  const { objectives, rewrites } = pool.objects();
+  return { objectives: Object.fromEntries(objectives), rewrites, faults: pool.manifestFaults() };
 }

@@ -5,7 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { ConfigError, type PluginRegistry } from "../config/complete-config.ts";
-import { closeInstances, instantiate, type Loaded } from "../config/instantiate.ts";
+import { closeInstances, instantiate, isSame, type Loaded } from "../config/instantiate.ts";
 import { loadConfig } from "../config/load.ts";
 import { type FileWatch, watchFile } from "../config/watch.ts";
 import type { PluginContext, SchedulingPlan } from "../scheduling/contracts.ts";
@@ -89,6 +89,11 @@ export class Configuration {
     const { registry, log, file } = this.#options;
     const folder = file === undefined ? process.cwd() : dirname(file);
     const config = await loadConfig(text, { registry, folder, source: this.#source });
+    const discovery = config.plugins.find(({ name }) => name === config.discovery);
+    const runningDiscovery = previous?.instances.get(previous.config.discovery ?? "")?.entry;
+    if (previous !== undefined && !isSame(discovery, runningDiscovery)) {
+      throw new ConfigError(this.#source, ["dataLayer.discovery: cannot change while the picker runs; restart it"]);
+    }
     for (const warning of config.warnings) log.warn({ source: this.#source }, warning);
     const loaded = await instantiate(config, {
       source: this.#source,

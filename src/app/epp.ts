@@ -84,7 +84,7 @@ async function compose(
   });
   stack.push(() => configuration.close());
 
-  const pool = await startPool({ settings, namespace, store, configuration, metrics, log });
+  const pool = await startPool({ settings, namespace, store, configuration, metrics, log, now });
   stack.push(() => pool.close());
   watchPoolGauges({
     metrics,

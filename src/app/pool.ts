@@ -1,8 +1,13 @@
 /** The pool of one picker: its endpoints by whichever discovery, their scraped metrics, and the objects (objectives, rewrites) that routing reads. */
+import type { Loaded } from "../config/instantiate.ts";
 import type { Discovery } from "../data/discovery/discovery.ts";
 import { createStaticDiscovery, parseEndpointList } from "../data/discovery/static.ts";
 import type { EndpointStore } from "../data/endpoint-store.ts";
 import { noPoolObjects, type PoolObjects } from "../data/manifests/pool-objects.ts";
+import { type ManifestWatch, watchManifests } from "../data/manifests/watch.ts";
+import type { PollStatus, ScrapeCounters } from "../data/scrape/poller.ts";
+import { createScraper, type ScrapeBinding, type Scraper, scrapeOptions } from "../data/scrape/scraper.ts";
+import type { DataSource, Extractor } from "../data/scrape/source.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Configuration } from "./configuration.ts";
@@ -13,6 +18,10 @@ export interface Pool {
   readonly objects: () => PoolObjects;
   /** Traffic flows: scrape at the fast interval. */
   readonly noteTraffic: () => void;
+  /** Scrapes by endpoint, for /debug/endpoints. */
+  scrapeStatus(): readonly PollStatus[];
+  /** What is wrong with the manifests as they are now. */
+  manifestFaults(): readonly string[];
   close(): Promise<void>;
 }
 
@@ -23,16 +32,38 @@ export interface PoolOptions {
   readonly configuration: Configuration;
   readonly metrics: Metrics;
   readonly log: Logger;
+  readonly now: () => number;
 }
 
-export async function startPool({ settings, namespace, store, configuration }: PoolOptions): Promise<Pool> {
+/** Resolves once the first endpoint list and the manifests are in. */
+export async function startPool(options: PoolOptions): Promise<Pool> {
+  const { settings, namespace, store, configuration, now } = options;
+  const manifests = await startManifests(options);
   const discovery = discoveryOf(settings, namespace, configuration);
-  await discovery.start(store);
+  try {
+    await discovery.start(store);
+  } catch (error) {
+    await manifests?.close();
+    throw error;
+  }
+  let scraper = startScraper(options, configuration.current);
+  configuration.onSwap(async (loaded, previous) => {
+    if (sameSources(loaded, previous)) return;
+    const replaced = scraper;
+    scraper = startScraper(options, loaded);
+    await replaced.close();
+  });
   return {
     store,
-    objects: () => noPoolObjects,
-    noteTraffic: () => {},
-    close: () => discovery.close(),
+    objects: () => manifests?.objects() ?? noPoolObjects,
+    noteTraffic: () => scraper.noteTraffic(now()),
+    scrapeStatus: () => scraper.status(),
+    manifestFaults: () => manifests?.faults() ?? [],
+    async close() {
+      await scraper.close();
+      await discovery.close();
+      await manifests?.close();
+    },
   };
 }
 
@@ -41,4 +72,49 @@ function discoveryOf(settings: EppSettings, namespace: string, configuration: Co
   if (name !== undefined) return configuration.lookup(name) as Discovery;
   const { endpoints } = parseEndpointList(settings.endpoints.join(","), namespace);
   return createStaticDiscovery(endpoints);
+}
+
+async function startManifests({ settings, metrics, log }: PoolOptions): Promise<ManifestWatch | undefined> {
+  if (settings.manifests === "") return undefined;
+  const pinModels = (objects: PoolObjects): void => {
+    // Models that an operator wrote down are not a client's to multiply: their labels never fold.
+    for (const { rules } of objects.rewrites) {
+      for (const { models, targets } of rules)
+        metrics.requests.models.pin([...models, ...targets.map(({ model }) => model)]);
+    }
+  };
+  const watch = await watchManifests(settings.manifests, {
+    pool: { name: settings["pool-name"], group: settings["pool-group"], namespace: settings["pool-namespace"] },
+    log,
+    changed: pinModels,
+  });
+  pinModels(watch.objects());
+  return watch;
+}
+
+function bindingsOf(loaded: Loaded): readonly ScrapeBinding[] {
+  const plugin = (name: string): unknown => loaded.instances.get(name)?.plugin;
+  return loaded.config.sources.map(({ pluginRef, extractors }) => ({
+    source: plugin(pluginRef) as DataSource,
+    extractors: extractors.map((name) => plugin(name) as Extractor),
+  }));
+}
+
+function sameSources(a: Loaded, b: Loaded): boolean {
+  const flat = (loaded: Loaded): readonly unknown[] =>
+    bindingsOf(loaded).flatMap(({ source, extractors }) => [source, ...extractors]);
+  const [left, right] = [flat(a), flat(b)];
+  return left.length === right.length && left.every((value, index) => value === right[index]);
+}
+
+function startScraper({ settings, store, metrics, log, now }: PoolOptions, loaded: Loaded): Scraper {
+  const { pollErrors, extractErrors } = metrics.families;
+  const counters: ScrapeCounters = {
+    pollFailed: (sourceType) => pollErrors.series(sourceType).add(1),
+    extractFailed: (sourceType, extractorType) => extractErrors.series(sourceType, extractorType).add(1),
+  };
+  const options = scrapeOptions(settings["refresh-metrics-interval"]);
+  const scraper = createScraper({ store, bindings: bindingsOf(loaded), options, counters, log, now });
+  scraper.start();
+  return scraper;
 }

@@ -57,7 +57,9 @@ export async function instantiate(config: CompleteConfig, options: InstantiateOp
   return { config, instances, plan };
 }
 
-function isSame(a: PluginEntry, b: PluginEntry): boolean {
+/** True when an instance of `a` can go on as one of `b`. */
+export function isSame(a: PluginEntry | undefined, b: PluginEntry | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
   return a.definition === b.definition && isDeepStrictEqual(a.parameters, b.parameters);
 }
 
