@@ -1,6 +1,6 @@
 /**
  * The gRPC transport on @grpc/grpc-js with raw-bytes serialisers: the library's own stack behind the same interface. It copies each
- * message once when it is sent, and cannot tell a reset from a lost connection: both close with "reset".
+ * message once when it is sent. It cannot tell a reset from a lost connection, and may report either as a half-close followed by the end.
  */
 import type { ServerOptions } from "node:http2";
 import { createSecureContext } from "node:tls";

@@ -2,7 +2,7 @@
  * One gRPC stream on a node:http2 stream. What is sent within one tick leaves as one DATA write, the response headers joined with the
  * first; listeners are shared functions, so that neither a stream nor a message makes closures.
  */
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import { constants, type Http2Session, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { MessageReader, type MessageSink } from "./message-reader.ts";
 import { encodeStatusMessage } from "./status-message.ts";
 import { type GrpcStream, type GrpcStreamHandler, grpcStatus, type StreamCloseCause } from "./transport.ts";
@@ -30,6 +30,8 @@ const owned = Symbol("grpc stream");
 
 export class Http2GrpcStream implements GrpcStream, MessageSink {
   readonly stream: ServerHttp2Stream;
+  /** Kept here, since a closed stream forgets it. */
+  readonly session: Http2Session;
   private readonly owner: StreamOwner;
   private readonly headers: IncomingHttpHeaders;
   private readonly reader: MessageReader;
@@ -50,8 +52,9 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   private status: number;
   private statusMessage: string;
 
-  constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, owner: StreamOwner) {
+  constructor(stream: ServerHttp2Stream, session: Http2Session, headers: IncomingHttpHeaders, owner: StreamOwner) {
     this.stream = stream;
+    this.session = session;
     this.owner = owner;
     this.headers = headers;
     const encoding = headers["grpc-encoding"];
@@ -320,7 +323,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
 
   private closeCause(): StreamCloseCause {
     if (this.statusSent) return "ended";
-    return this.stream.session === undefined || this.stream.session.destroyed ? "connection-lost" : "reset";
+    return this.session.destroyed ? "connection-lost" : "reset";
   }
 
   private failed(error: unknown): void {

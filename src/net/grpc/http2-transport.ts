@@ -197,8 +197,9 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   }
 
   private streamOpened(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
-    const connection = stream.session && this.connections.get(stream.session);
-    if (connection === undefined || this.draining) {
+    const { session } = stream;
+    const connection = session && this.connections.get(session);
+    if (session === undefined || connection === undefined || this.draining) {
       stream.on("error", () => {});
       stream.close(http2Constants.NGHTTP2_REFUSED_STREAM);
       return;
@@ -209,7 +210,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     }
     connection.openStreams++;
     this.openStreams++;
-    const grpcStream = new Http2GrpcStream(stream, headers, this);
+    const grpcStream = new Http2GrpcStream(stream, session, headers, this);
     const factory = this.options.methods.get(headers[":path"] ?? "");
     if (factory === undefined) {
       grpcStream.open(deaf);
@@ -227,8 +228,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
 
   streamClosed(stream: Http2GrpcStream): void {
     this.openStreams--;
-    const session = stream.stream.session;
-    const connection = session && this.connections.get(session);
+    const connection = this.connections.get(stream.session);
     if (connection !== undefined) {
       connection.openStreams--;
       connection.quietSinceMs = performance.now();
