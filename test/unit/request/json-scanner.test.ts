@@ -58,16 +58,14 @@ const literal = fc.constantFrom(
 
 /** A string as one of its spellings: characters may be escaped. */
 const spelling = (text: string) =>
-  fc
-    .array(fc.boolean(), { minLength: text.length, maxLength: text.length })
-    .map(
-      (escaped) =>
-        `"${[...text]
-          .map((char, i) =>
-            escaped[i] === true || char === '"' ? `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}` : char,
-          )
-          .join("")}"`,
-    );
+  fc.array(fc.boolean(), { minLength: text.length, maxLength: text.length }).map(
+    (escaped) =>
+      `"${Array.from(text)
+        .map((char, i) =>
+          escaped[i] === true || char === '"' ? `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}` : char,
+        )
+        .join("")}"`,
+  );
 
 const { value: json } = fc.letrec<{ value: string; array: string; object: string }>((tie) => ({
   value: fc.oneof(
@@ -105,7 +103,7 @@ describe("scanJson", () => {
     const damage = fc.tuple(
       fc.nat(),
       fc.nat({ max: 2 }),
-      fc.constantFrom(...'{}[]",:\\u0eE+-. \n\u0000t', "é", "\u007f"),
+      fc.constantFrom(...Array.from('{}[]",:\\u0eE+-. \n\u0000t'), "é", "\u007f"),
     );
     fc.assert(
       fc.property(json, fc.array(damage, { minLength: 1, maxLength: 2 }), (text, damages) => {
@@ -121,10 +119,30 @@ describe("scanJson", () => {
   });
 
   it("accepts and rejects as JSON.parse does on strings of JSON's own characters", () => {
-    const char = fc.constantFrom(...'{{}}[]"",,::\\u01eE+-.truefalsn \n');
+    const char = fc.constantFrom(...Array.from('{{}}[]"",,::\\u01eE+-.truefalsn \n'));
     fc.assert(
       fc.property(fc.string({ unit: char, maxLength: 12 }), (text) => expectAgreement(Buffer.from(text))),
       { numRuns: 2000 },
+    );
+  });
+
+  it("ends strings where JSON.parse does, whatever the runs of backslashes", () => {
+    const unit = fc.oneof(
+      { weight: 4, arbitrary: fc.constantFrom("\\\\", '\\"', "\\n", "\\u00e9", "\\", "x", "é") },
+      { weight: 1, arbitrary: fc.constantFrom('"', "\\u00g9", "\\x", "\n", "x".repeat(15)) },
+    );
+    fc.assert(
+      fc.property(fc.array(unit, { maxLength: 40 }), fc.nat({ max: 16 }), (units, pad) => {
+        expectAgreement(Buffer.from(`{"a":"${"y".repeat(pad)}${units.join("")}"}`));
+        expectAgreement(Buffer.from(`{"${units.join("")}":1,"a":2}`));
+      }),
+      { numRuns: 1500 },
+    );
+    fc.assert(
+      fc.property(fc.array(fc.constantFrom("\\\\", '\\"', "\\/", "x"), { minLength: 12, maxLength: 60 }), (units) => {
+        expectAgreement(Buffer.from(`{"a":"${units.join("")}"}`));
+      }),
+      { numRuns: 1000 },
     );
   });
 
