@@ -127,8 +127,6 @@ export const knownUnbuilt: ReadonlyMap<string, string> = new Map([
   ["static-usage-limit-policy", flowControl],
   ["priority-holdback-policy", flowControl],
   ["soft-reflective-ceiling-policy", flowControl],
-  ["utilization-detector", flowControl],
-  ["concurrency-detector", flowControl],
   ["sheddable-eviction-filter", eviction],
   ["priority-then-time-eviction-order-policy", eviction],
   ["dcgm-data-source", gpu],

@@ -2,13 +2,11 @@
  * Prefers the endpoint with the fewest tokens in flight, this request's uncached prompt included: 1 − min(tokens, threshold) / threshold.
  * The counters are this picker's own, so the score has no scrape lag.
  */
-import { type Cycle, type Endpoints, type PluginDefinition, prefixMatchKey, type Scorer } from "../../contracts.ts";
+import { type Cycle, type Endpoints, type PluginDefinition, type Scorer, uncachedTokensKey } from "../../contracts.ts";
 
 interface Parameters {
   readonly queueThresholdTokens: number;
 }
-
-const matchKey = prefixMatchKey("approx-prefix-cache-producer");
 
 class TokenLoadScorer implements Scorer {
   readonly #threshold: number;
@@ -18,12 +16,11 @@ class TokenLoadScorer implements Scorer {
   }
 
   score({ request }: Cycle, endpoints: Endpoints, scores: Float64Array): void {
-    const match = request.attribute(matchKey);
+    const uncached = request.attribute(uncachedTokensKey);
     const threshold = this.#threshold;
     let i = 0;
     for (const endpoint of endpoints) {
-      const cached = match === undefined ? 0 : match.matchedBlocks(endpoint) * match.blockSizeTokens;
-      const tokens = endpoint.load.tokens + Math.max(0, request.promptTokens - cached);
+      const tokens = endpoint.load.tokens + (uncached === undefined ? 0 : uncached.uncachedTokens(endpoint));
       scores[i++] = 1 - Math.min(tokens, threshold) / threshold;
     }
   }

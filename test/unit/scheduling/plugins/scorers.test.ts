@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
-import type { Scorer } from "../../../../src/scheduling/contracts.ts";
+import { type Scorer, uncachedTokensKey } from "../../../../src/scheduling/contracts.ts";
 import { endpointAttributeScorer } from "../../../../src/scheduling/plugins/endpoint-attribute/endpoint-attribute-scorer.ts";
 import { activeRequestScorer } from "../../../../src/scheduling/plugins/scorers/active-request-scorer.ts";
 import { contextLengthAware } from "../../../../src/scheduling/plugins/scorers/context-length-aware.ts";
@@ -178,27 +178,37 @@ describe("load-aware-scorer", () => {
 });
 
 describe("token-load-scorer", () => {
-  it("counts tokens in flight and this request's own", () => {
-    const scorer = create(tokenLoadScorer, { queueThresholdTokens: 1000 });
-    expect(scored(scorer, [{ tokens: 0 }, { tokens: 400 }, { tokens: 5000 }], { promptTokens: 100 })).toEqual([
-      0.9, 0.5, 0,
-    ]);
-    expect(scored(scorer, [{ tokens: 0 }], { promptTokens: 0 })).toEqual([1]);
-  });
+  const scoreFor = (
+    parameters: object,
+    inits: readonly EndpointInit[],
+    uncachedBySlot?: readonly number[],
+  ): number[] => {
+    const made = request();
+    if (uncachedBySlot !== undefined) {
+      made.setAttribute(uncachedTokensKey, { uncachedTokens: ({ slot }) => uncachedBySlot[slot] ?? 0 });
+    }
+    const scores = scoresOf(create(tokenLoadScorer, parameters), cycle(made), endpointsOf(...inits));
+    return scores.map((score) => Math.round(score * 1e6) / 1e6);
+  };
 
-  it("leaves out what an endpoint holds of the prompt", () => {
-    const made = request({ promptTokens: 500 });
-    publishMatch(made, [0, 5, 20], 8);
-    const scores = scoresOf(
-      create(tokenLoadScorer, { queueThresholdTokens: 1000 }),
-      cycle(made),
-      endpointsOf({}, {}, {}),
-    );
-    expect(scores.map((score) => Math.round(score * 1e6) / 1e6)).toEqual([0.5, 0.82, 1]);
-  });
-
-  it("has the reference's threshold by default", () => {
-    expect(scored(create(tokenLoadScorer), [{ tokens: 2097152 }], { promptTokens: 0 })).toEqual([0.5]);
+  it.each<[string, object, EndpointInit[], number[] | undefined, number[]]>([
+    [
+      "tokens in flight",
+      { queueThresholdTokens: 1000 },
+      [{ tokens: 0 }, { tokens: 400 }, { tokens: 5000 }],
+      undefined,
+      [1, 0.6, 0],
+    ],
+    [
+      "this request's uncached tokens too",
+      { queueThresholdTokens: 1000 },
+      [{}, { tokens: 400 }, {}],
+      [100, 100, 0],
+      [0.9, 0.5, 1],
+    ],
+    ["against the reference's threshold by default", {}, [{ tokens: 2097152 }], [0], [0.5]],
+  ])("counts %s", (_what, parameters, inits, uncached, expected) => {
+    expect(scoreFor(parameters, inits, uncached)).toEqual(expected);
   });
 });
 
