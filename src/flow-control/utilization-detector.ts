@@ -3,7 +3,7 @@
  * pool (the reference's utilization-detector). Also a filter that keeps the endpoints below the thresholds.
  *
  * The reference counts an endpoint as saturated the moment its metrics are older than `metricsStalenessThreshold`, so one slow scrape
- * sheds load. Here the last reading fades into 1: it counts whole up to the threshold, and from there on 1 takes its place linearly until
+ * sheds load, and so would the slow scraping of an idle pool. Here the last reading fades into 1: it counts whole up to the threshold, and from there on 1 takes its place linearly until
  * `fadeFactor` times the threshold. An endpoint that was never scraped is 1, as in the reference.
  */
 import type { Endpoint, Endpoints } from "../data/endpoint.ts";
