@@ -4,43 +4,15 @@
  */
 import type { Endpoint } from "../data/endpoint.ts";
 import type { Assignment } from "../data/producer.ts";
-import type { EndpointStoreView } from "../data/store-view.ts";
-import type { Admission } from "../flow-control/admission.ts";
 import type { InferenceRequest } from "../request/inference-request.ts";
 import type { Rejection } from "../request/rejection.ts";
 import type { SchedulingPlan } from "../scheduling/contracts.ts";
-import type { Logger } from "../telemetry/log.ts";
-import type { RequestMetrics } from "../telemetry/request-metrics.ts";
 import type { Decision, PendingDecision, Pipeline, Subset } from "./contracts.ts";
 import { Deciding, type DecidingOwner, noCandidates } from "./deciding.ts";
-import type { DecisionSink } from "./decision-sink.ts";
+import type { PipelineDependencies } from "./dependencies.ts";
 import { type ExchangeInit, type ExchangeOwner, RoutedExchange } from "./exchange.ts";
 import { PlanHooks } from "./plan-hooks.ts";
-import type { Timers } from "./production.ts";
 import { allowedEndpoints } from "./subset.ts";
-
-export interface PipelineDependencies {
-  /** The current plan; asked once a request. */
-  plan(): SchedulingPlan;
-  readonly endpoints: Pick<EndpointStoreView, "snapshot">;
-  /** Routing over the current objects of the pool. */
-  route(request: InferenceRequest): Rejection | undefined;
-  readonly admission: Admission;
-  readonly metrics: RequestMetrics;
-  readonly decisions: DecisionSink;
-  readonly log: Logger;
-  readonly timers: Timers;
-  /** Monotonic milliseconds. */
-  readonly now: () => number;
-  /** Uniform in [0, 1). */
-  readonly random: () => number;
-  /** Called once a request: what adapts to traffic (the scraper) listens here. */
-  noteTraffic(): void;
-  /** False with --disable-endpoint-subset-filter. */
-  readonly filterSubset: boolean;
-  /** --emit-endpoint-scores */
-  readonly emitEndpointScores: boolean;
-}
 
 /** What the process around a pipeline sees of it besides the front doors' contract. */
 export interface RunningPipeline extends Pipeline {

@@ -2,7 +2,7 @@
 import type { Endpoint } from "../../../src/data/endpoint.ts";
 import { endpointName, hostPortOf, noMetrics } from "../../../src/data/endpoint.ts";
 import type { DataProducer, RequestObserver } from "../../../src/data/producer.ts";
-import type { PipelineDependencies } from "../../../src/pipeline/pipeline.ts";
+import type { PipelineDependencies } from "../../../src/pipeline/dependencies.ts";
 import type { Timers } from "../../../src/pipeline/production.ts";
 import { InferenceRequest } from "../../../src/request/inference-request.ts";
 import type { ParsedBody } from "../../../src/request/parsed-body.ts";
