@@ -146,8 +146,9 @@ export class RoutedExchange implements Exchange {
     }
   }
 
-  /** The status decides success, whatever the front door called the end. */
+  /** The status decides success, whatever the front door called the end; an error the client did not wait for is one too. */
   #settle(cause: EndCause): EndCause {
+    if (cause.kind === "client-gone" && isFailure(this.#status)) return { kind: "failed", status: this.#status };
     if (cause.kind !== "completed" && cause.kind !== "failed") return cause;
     const status = cause.status === 0 ? this.#status : cause.status;
     if (isFailure(status)) return { kind: "failed", status };

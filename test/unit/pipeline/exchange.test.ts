@@ -92,6 +92,13 @@ describe("an exchange", () => {
       { kind: "failed", status: 0 },
       "ModelServerError",
     ],
+    [
+      "an error status is one though the client left",
+      503,
+      { kind: "client-gone" },
+      { kind: "failed", status: 503 },
+      "ModelServerError",
+    ],
     ["a client that left is nobody's error", 200, { kind: "client-gone" }, { kind: "client-gone" }, undefined],
     ["a deadline is", 200, { kind: "timeout" }, { kind: "timeout" }, "GatewayTimeout"],
     ["an eviction is", undefined, { kind: "evicted" }, { kind: "evicted" }, "ResourceExhausted"],
