@@ -6,6 +6,8 @@
  *     shard   ┌─ low ─┬─ high ─┬─ mask 0 ─┬─ mask 1 ─┬ … ┐   one entry: 8 + 4 bytes a 32 holders (at least 64)
  *             └───────┴────────┴──────────┴──────────┴───┘   both key words 0: free
  *
+ * Words are signed throughout: V8 keeps a 32-bit signed number in a register or a tagged word, an unsigned one above 2^31 on the heap.
+ *
  * With up to 64 holders an entry is 16 bytes; at the load factors kept (0.35 to 0.7 while growing) that is 23 to 46 bytes a distinct block.
  */
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
@@ -19,7 +21,7 @@ const minMaskWords = 2;
 
 export class BlockHolders {
   readonly secrets: AddressSecrets;
-  readonly #tables: Uint32Array[];
+  readonly #tables: Int32Array[];
   /** Entries of a shard are 2^bits. */
   readonly #bits: Uint8Array;
   readonly #strides: Uint16Array;
@@ -29,7 +31,7 @@ export class BlockHolders {
   constructor(secrets: AddressSecrets) {
     this.secrets = secrets;
     const stride = 2 + minMaskWords;
-    this.#tables = Array.from({ length: shardCount }, () => new Uint32Array(stride << minShardBits));
+    this.#tables = Array.from({ length: shardCount }, () => new Int32Array(stride << minShardBits));
     this.#bits = new Uint8Array(shardCount).fill(minShardBits);
     this.#strides = new Uint16Array(shardCount).fill(stride);
     this.#counts = new Uint32Array(shardCount);
@@ -44,9 +46,8 @@ export class BlockHolders {
     return this.#tables.reduce((sum, table) => sum + table.byteLength, 0);
   }
 
-  /** Marks the block as held. The all-zero hash is never stored: it marks a free entry, and costs at most a missed hit in 2^64. */
-  add(address: number, low: number, high: number, holder: number): void {
-    if ((low | high) === 0) return;
+  /** Marks the block as held and says whether it was not before. The all-zero hash must not be added: it marks a free entry. */
+  add(address: number, low: number, high: number, holder: number): boolean {
     const shard = address & (shardCount - 1);
     const word = 2 + (holder >>> 5);
     if (word >= this.#strides[shard]!) this.#widen(shard, word + 1);
@@ -63,7 +64,11 @@ export class BlockHolders {
       this.#counts[shard]!++;
       this.#blocks++;
     }
-    this.#tables[shard]![at + word]! |= 1 << (holder & 31);
+    const table = this.#tables[shard]!;
+    const before = table[at + word]!;
+    const after = before | (1 << (holder & 31));
+    table[at + word] = after;
+    return before !== after;
   }
 
   /** Unmarks it; the entry goes with its last holder. */
@@ -81,19 +86,11 @@ export class BlockHolders {
     if (bits > minShardBits && this.#counts[shard]! < minLoad * (1 << bits)) this.#resize(shard, bits - 1);
   }
 
-  has(low: number, high: number, holder: number): boolean {
-    const address = addressOf(this.secrets, low, high);
-    const shard = address & (shardCount - 1);
-    const at = this.#find(shard, address, low, high);
-    const word = 2 + (holder >>> 5);
-    return at >= 0 && word < this.#strides[shard]! && (this.#tables[shard]![at + word]! & (1 << (holder & 31))) !== 0;
-  }
-
   /**
    * Longest contiguous match of the blocks [from, to) for every holder whose bit is set in `alive`: its depth is added to depths[holder].
    * `alive` is used up: on return only the holders of all blocks are left in it.
    */
-  match(hashes: Uint32Array, from: number, to: number, alive: Uint32Array, depths: Uint32Array): void {
+  match(hashes: Int32Array, from: number, to: number, alive: Int32Array, depths: Int32Array): void {
     const words = alive.length;
     for (let block = from; block < to; block++) {
       const low = hashes[2 * block]!;
@@ -154,10 +151,10 @@ export class BlockHolders {
       if ((low | high) === 0) break;
       const home = addressOf(this.secrets, low, high) >>> (32 - bits);
       if (((slot - home) & last) < ((slot - hole) & last)) continue;
-      table.copyWithin(hole * stride, from, from + stride);
+      for (let word = 0, to = hole * stride; word < stride; word++) table[to + word] = table[from + word]!;
       hole = slot;
     }
-    table.fill(0, hole * stride, (hole + 1) * stride);
+    for (let word = 0, to = hole * stride; word < stride; word++) table[to + word] = 0;
     this.#counts[shard]!--;
     this.#blocks--;
   }
@@ -165,7 +162,7 @@ export class BlockHolders {
   #resize(shard: number, bits: number): void {
     const old = this.#tables[shard]!;
     const stride = this.#strides[shard]!;
-    const fresh = new Uint32Array(stride << bits);
+    const fresh = new Int32Array(stride << bits);
     const last = (1 << bits) - 1;
     for (let from = 0; from < old.length; from += stride) {
       const low = old[from]!;
@@ -185,7 +182,7 @@ export class BlockHolders {
     const oldStride = this.#strides[shard]!;
     let words = oldStride - 2;
     while (2 + words < stride) words *= 2;
-    const fresh = new Uint32Array((2 + words) << this.#bits[shard]!);
+    const fresh = new Int32Array((2 + words) << this.#bits[shard]!);
     for (let from = 0, to = 0; from < old.length; from += oldStride, to += 2 + words) {
       for (let word = 0; word < oldStride; word++) fresh[to + word] = old[from + word]!;
     }
@@ -194,11 +191,11 @@ export class BlockHolders {
   }
 }
 
-function creditAll(alive: Uint32Array, depth: number, depths: Uint32Array): void {
+function creditAll(alive: Int32Array, depth: number, depths: Int32Array): void {
   if (depth === 0) return;
   for (let word = 0; word < alive.length; word++) credit(word, alive[word]!, depth, depths);
 }
 
-function credit(word: number, holders: number, depth: number, depths: Uint32Array): void {
+function credit(word: number, holders: number, depth: number, depths: Int32Array): void {
   for (let rest = holders; rest !== 0; rest &= rest - 1) depths[32 * word + 31 - Math.clz32(rest & -rest)]! += depth;
 }

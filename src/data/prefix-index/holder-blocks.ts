@@ -27,8 +27,8 @@ export class HolderBlocks {
   readonly holder: number;
   readonly #table: BlockHolders;
   #capacity: number;
-  #nodes = new Uint32Array(initialNodes * stride);
-  #buckets = new Uint32Array(1 << minBucketBits);
+  #nodes = new Int32Array(initialNodes * stride);
+  #buckets = new Int32Array(1 << minBucketBits);
   #bucketBits = minBucketBits;
   /** Nodes ever used, the anchor included. */
   #used = 1;
@@ -58,32 +58,31 @@ export class HolderBlocks {
     return this.#nodes.byteLength + this.#buckets.byteLength;
   }
 
-  /** Makes the block the most recent one. A block that was not there is inserted under the stamp; the stamp of one touched by another insertion is wiped. */
-  touch(low: number, high: number, stamp: number): void {
+  /**
+   * Makes the block the most recent one and says whether it is new here. A new block is kept under the stamp; the stamp of one that another
+   * insertion touches is wiped. `expectNew` only decides where to look first: a prompt's blocks are new from its end up to one point and
+   * held before it, so the block before is the guess, and a right guess costs one look-up instead of two.
+   */
+  touch(low: number, high: number, stamp: number, expectNew: boolean): boolean {
+    if ((low | high) === 0) return false;
     const address = addressOf(this.#table.secrets, low, high);
-    const found = this.#find(address, low, high);
-    if (found !== 0) {
-      const at = found * stride;
-      if (this.#nodes[at + STAMP] !== stamp) this.#nodes[at + STAMP] = 0;
-      if (this.#nodes[NEXT] !== found) {
-        this.#unlink(at);
-        this.#linkFirst(found);
-      }
-      return;
+    if (expectNew && this.#table.add(address, low, high, this.holder)) {
+      this.#insert(address, low, high, stamp);
+      return true;
     }
-    if (this.#size >= this.#buckets.length) this.#rebucket(this.#bucketBits + 1);
-    const node = this.#allocate();
-    const nodes = this.#nodes;
-    const at = node * stride;
-    const bucket = address >>> (32 - this.#bucketBits);
-    nodes[at + LOW] = low;
-    nodes[at + HIGH] = high;
-    nodes[at + CHAIN] = this.#buckets[bucket]!;
-    nodes[at + STAMP] = stamp;
-    this.#buckets[bucket] = node;
-    this.#linkFirst(node);
-    this.#size++;
-    this.#table.add(address, low, high, this.holder);
+    const found = this.#find(address, low, high);
+    if (found === 0) {
+      this.#table.add(address, low, high, this.holder);
+      this.#insert(address, low, high, stamp);
+      return true;
+    }
+    const at = found * stride;
+    if (this.#nodes[at + STAMP] !== stamp) this.#nodes[at + STAMP] = 0;
+    if (this.#nodes[NEXT] !== found) {
+      this.#unlink(at);
+      this.#linkFirst(found);
+    }
+    return false;
   }
 
   /** Removes the block if this insertion brought it and no other has touched it since. */
@@ -104,6 +103,21 @@ export class HolderBlocks {
     }
     const allocated = this.#nodes.length / stride;
     if (this.#size <= this.#capacity && allocated > 2 * this.#capacity + 2 * growthStep) this.#compact();
+  }
+
+  #insert(address: number, low: number, high: number, stamp: number): void {
+    if (this.#size >= this.#buckets.length) this.#rebucket(this.#bucketBits + 1);
+    const node = this.#allocate();
+    const nodes = this.#nodes;
+    const at = node * stride;
+    const bucket = address >>> (32 - this.#bucketBits);
+    nodes[at + LOW] = low;
+    nodes[at + HIGH] = high;
+    nodes[at + CHAIN] = this.#buckets[bucket]!;
+    nodes[at + STAMP] = stamp;
+    this.#buckets[bucket] = node;
+    this.#linkFirst(node);
+    this.#size++;
   }
 
   #find(address: number, low: number, high: number): number {
@@ -160,7 +174,7 @@ export class HolderBlocks {
     if (this.#used === allocated) {
       const room =
         allocated < this.#capacity ? Math.min(2 * allocated, this.#capacity + growthStep) : allocated + growthStep;
-      const grown = new Uint32Array(room * stride);
+      const grown = new Int32Array(room * stride);
       grown.set(this.#nodes);
       this.#nodes = grown;
     }
@@ -169,7 +183,7 @@ export class HolderBlocks {
 
   #rebucket(bits: number): void {
     const nodes = this.#nodes;
-    const buckets = new Uint32Array(1 << bits);
+    const buckets = new Int32Array(1 << bits);
     for (let node = nodes[NEXT]!; node !== 0; node = nodes[node * stride + NEXT]!) {
       const at = node * stride;
       const bucket = addressOf(this.#table.secrets, nodes[at + LOW]!, nodes[at + HIGH]!) >>> (32 - bits);
@@ -183,7 +197,7 @@ export class HolderBlocks {
   /** Moves the nodes to arrays of their number, least recent first. */
   #compact(): void {
     const old = this.#nodes;
-    const nodes = new Uint32Array((this.#size + growthStep) * stride);
+    const nodes = new Int32Array((this.#size + growthStep) * stride);
     this.#nodes = nodes;
     this.#used = 1;
     this.#free = 0;

@@ -65,29 +65,32 @@ export class PrefixIndex {
   match(
     hashes: Uint32Array,
     chainEnds: readonly number[],
-    alive: Uint32Array,
-    scratch: Uint32Array,
-    depths: Uint32Array,
+    alive: Int32Array,
+    scratch: Int32Array,
+    depths: Int32Array,
   ): void {
+    const words = signed(hashes);
     let start = 0;
     for (let chain = 0; chain < chainEnds.length; chain++) {
       const end = chainEnds[chain] as number;
       scratch.set(alive);
-      this.#table.match(hashes, start, end, scratch, depths);
+      this.#table.match(words, start, end, scratch, depths);
       start = end;
     }
   }
 
   /** The holder will hold these blocks. Returns the insertion's stamp, with which it can be taken back. */
   insert(blocks: HolderBlocks, hashes: Uint32Array, chainEnds: readonly number[]): number {
+    const words = signed(hashes);
     const stamp = this.#nextStamp();
     let start = 0;
     let touched = 0;
     for (let chain = 0; chain < chainEnds.length; chain++) {
       const end = chainEnds[chain] as number;
       const deepest = Math.min(end, start + blocks.capacity);
+      let isNew = true;
       for (let block = deepest - 1; block >= start; block--) {
-        blocks.touch(hashes[2 * block] as number, hashes[2 * block + 1] as number, stamp);
+        isNew = blocks.touch(words[2 * block] as number, words[2 * block + 1] as number, stamp, isNew);
       }
       touched += deepest - start;
       start = end;
@@ -99,13 +102,14 @@ export class PrefixIndex {
 
   /** Takes an insertion back: what it brought and nobody has touched since. */
   forget(blocks: HolderBlocks, stamp: number, hashes: Uint32Array): void {
-    for (let at = 0; at < hashes.length; at += 2) {
-      blocks.forget(hashes[at] as number, hashes[at + 1] as number, stamp);
+    const words = signed(hashes);
+    for (let at = 0; at < words.length; at += 2) {
+      blocks.forget(words[at] as number, words[at + 1] as number, stamp);
     }
   }
 
   #nextStamp(): number {
-    this.#lastStamp = this.#lastStamp === 0xffff_ffff ? 1 : this.#lastStamp + 1;
+    this.#lastStamp = (this.#lastStamp + 1) | 0 || 1;
     return this.#lastStamp;
   }
 
@@ -117,4 +121,9 @@ export class PrefixIndex {
     this.#leaving.shift();
     this.#holders[blocks.holder] = undefined;
   }
+}
+
+/** The same words as the tables keep them. */
+function signed(hashes: Uint32Array): Int32Array {
+  return new Int32Array(hashes.buffer, hashes.byteOffset, hashes.length);
 }

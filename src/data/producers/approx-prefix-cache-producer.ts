@@ -44,9 +44,9 @@ export class ApproxPrefixCacheProducer implements DataProducer, RequestObserver,
   readonly #key: ReturnType<typeof prefixMatchKey>;
   #tunedFor: Endpoints | undefined;
   #blockSizeTokens: number;
-  #alive = new Uint32Array(2);
-  #scratch = new Uint32Array(2);
-  #depths = new Uint32Array(64);
+  #alive = new Int32Array(2);
+  #scratch = new Int32Array(2);
+  #depths = new Int32Array(64);
   #isClosed = false;
 
   constructor(parameters: ApproxPrefixCacheParameters, context: PluginContext) {
@@ -195,9 +195,9 @@ export class ApproxPrefixCacheProducer implements DataProducer, RequestObserver,
   #fitScratch(holders: number): void {
     if (holders > this.#depths.length) {
       const words = Math.ceil(holders / 32);
-      this.#alive = new Uint32Array(words);
-      this.#scratch = new Uint32Array(words);
-      this.#depths = new Uint32Array(32 * words);
+      this.#alive = new Int32Array(words);
+      this.#scratch = new Int32Array(words);
+      this.#depths = new Int32Array(32 * words);
       return;
     }
     this.#alive.fill(0);

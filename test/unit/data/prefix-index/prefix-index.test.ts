@@ -2,7 +2,6 @@
 import { describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
 import { addressOf, createAddressSecrets } from "../../../../src/data/prefix-index/block-address.ts";
-import { BlockHolders } from "../../../../src/data/prefix-index/block-holders.ts";
 import type { HolderBlocks } from "../../../../src/data/prefix-index/holder-blocks.ts";
 import { PrefixIndex } from "../../../../src/data/prefix-index/prefix-index.ts";
 
@@ -31,10 +30,10 @@ function sequence(from: number, count: number): Uint32Array {
 }
 
 function depthsOf(index: PrefixIndex, holders: readonly HolderBlocks[], hashes: Uint32Array, ends: readonly number[]) {
-  const alive = new Uint32Array(Math.ceil(index.holderCount / 32));
+  const alive = new Int32Array(Math.ceil(index.holderCount / 32));
   for (const { holder } of holders) alive[holder >>> 5] = (alive[holder >>> 5] ?? 0) | (1 << (holder & 31));
-  const depths = new Uint32Array(index.holderCount);
-  index.match(hashes, ends, alive, new Uint32Array(alive.length), depths);
+  const depths = new Int32Array(index.holderCount);
+  index.match(hashes, ends, alive, new Int32Array(alive.length), depths);
   return holders.map(({ holder }) => depths[holder]);
 }
 
@@ -244,10 +243,15 @@ describe("the prefix index", () => {
     expect(index.sizeBytes / 160_000).toBeLessThan(32 + 46);
   });
 
-  it("never stores the all-zero hash, which marks a free entry", () => {
-    const table = new BlockHolders(createAddressSecrets(fixedRandom));
-    table.add(addressOf(table.secrets, 0, 0), 0, 0, 1);
-    table.remove(addressOf(table.secrets, 0, 0), 0, 0, 1);
-    expect([table.blocks, table.has(0, 0, 1)]).toEqual([0, false]);
+  it("leaves out the all-zero hash, which marks a free entry", () => {
+    const index = new PrefixIndex(fixedRandom);
+    const holder = index.attach(100);
+    const hashes = sequence(1, 4);
+    hashes.fill(0, 4, 6);
+    const stamp = index.insert(holder, hashes, [4]);
+    expect([index.blocks, holder.size]).toEqual([3, 3]);
+    expect(depthsOf(index, [holder], hashes, [4])).toEqual([2]);
+    index.forget(holder, stamp, hashes);
+    expect([index.blocks, holder.size]).toEqual([0, 0]);
   });
 });
