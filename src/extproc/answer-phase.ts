@@ -134,7 +134,7 @@ export class AnswerPhase {
     }
     if (!this.#readerMade) this.#makeReader();
     const reader = this.#reader;
-    if (whole || mode === "STREAMED") this.#replyOneToOne(chunk, reader?.push(chunk, last), whole);
+    if (whole || mode === "STREAMED") this.#replyOneToOne(incoming, reader?.push(chunk, last), whole);
     else this.#replyStreamed(chunk, reader, last);
     if (last) {
       this.#bodyEnded = true;
@@ -152,8 +152,9 @@ export class AnswerPhase {
     sendChunks(this.#stream, shared.deps.codec, "response", parts, last);
   }
 
-  #replyOneToOne(chunk: Buffer, parts: readonly Buffer[] | undefined, whole: boolean): void {
+  #replyOneToOne(incoming: Incoming, parts: readonly Buffer[] | undefined, whole: boolean): void {
     const shared = this.#shared;
+    const chunk = incoming.body;
     if (
       parts === undefined ||
       (parts.length === 1 && parts[0] === chunk) ||
@@ -166,9 +167,11 @@ export class AnswerPhase {
     if (whole) {
       let length = 0;
       for (let i = 0; i < parts.length; i++) length += parts[i]?.length ?? 0;
+      // A buffered part is followed by bytes that the picker never sees: no length is right then.
+      const cut = this.#mode === "BUFFERED_PARTIAL" && !incoming.endOfStream;
       headers = {
-        setHeaders: [["content-length", String(length)]],
-        removeHeaders: noNames,
+        setHeaders: cut ? noPairs : [["content-length", String(length)]],
+        removeHeaders: cut ? contentLengthName : noNames,
         clearRouteCache: false,
         dynamicMetadata: undefined,
       };

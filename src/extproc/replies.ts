@@ -27,10 +27,11 @@ export const maxChunkBytes = 62_000;
 
 export const proofPair: HeaderPair = [proofHeader, "true"];
 
+const noBytes = new Uint8Array(0);
 const noParts: readonly Uint8Array[] = [];
 const unchanged: BodyMutation = { kind: "unchanged" };
 const lastChunk: BodyMutation = { kind: "streamed", parts: noParts, endOfStream: true };
-const noNames: readonly string[] = [];
+export const noNames: readonly string[] = [];
 
 const noChanges: HeaderChanges = {
   setHeaders: [],
@@ -171,8 +172,6 @@ export function sendChunks(
   }
 }
 
-const noBytes = new Uint8Array(0);
-
 /** A whole body in one reply, for BUFFERED and STREAMED modes. Undefined parts leave it unchanged. */
 export function encodeWholeBody(
   codec: Codec,
@@ -187,5 +186,3 @@ export function encodeWholeBody(
   };
   return codec.encodeBody(reply);
 }
-
-export { echoInto as echoHeadersInto, noNames };

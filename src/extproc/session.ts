@@ -33,7 +33,15 @@ type State =
   | "over";
 
 /** How the request's body came to its end. */
-type BodyEnd = "headers" | "body" | "trailers" | "hidden";
+type BodyEnd =
+  /** There is none. */
+  | "headers"
+  | "body"
+  | "trailers"
+  /** BUFFERED_PARTIAL: more than the gateway's buffer holds, or trailers follow. */
+  | "cut"
+  /** The mode does not show it in time. */
+  | "hidden";
 
 const noBody = Buffer.alloc(0);
 
@@ -316,7 +324,10 @@ export class Session implements GrpcStreamHandler, Waiting {
     this.#heldBytes += size;
     this.#buffer.append(incoming.body);
     // A buffered body is one message, without end of stream where trailers follow.
-    if (incoming.endOfStream || isBuffered(this.#requestMode)) this.#bodyEnded("body");
+    if (incoming.endOfStream || isBuffered(this.#requestMode)) {
+      const mayBeCut = this.#requestMode === "BUFFERED_PARTIAL" && !incoming.endOfStream;
+      this.#bodyEnded(mayBeCut ? "cut" : "body");
+    }
   }
 
   /** A gateway that skips the header message can be told a destination on a buffered body's reply only. */
@@ -344,8 +355,14 @@ export class Session implements GrpcStreamHandler, Waiting {
     this.#bodyEnd = how;
     const body = this.#buffer.take();
     const parsed = this.#shared.deps.parse(headers.method, headers.path, headers.lookup, body);
-    if ("code" in parsed) this.#refuseUnseen(parsed);
-    else this.#decide(headers, parsed, body);
+    if (!("code" in parsed)) {
+      this.#decide(headers, parsed, body);
+    } else if (how === "cut") {
+      this.#shared.lacks("request-body");
+      this.#decide(headers, opaqueBody, noBody);
+    } else {
+      this.#refuseUnseen(parsed);
+    }
   }
 
   #requestOf(headers: RequestHeaders, parsed: ParsedBody, body: Buffer): InferenceRequest {
@@ -416,7 +433,8 @@ export class Session implements GrpcStreamHandler, Waiting {
     let length = 0;
     for (let i = 0; i < parts.length; i++) length += parts[i]?.length ?? 0;
     if (isBuffered(this.#requestMode)) {
-      const announced = length > 0 && (!same || headers.contentLength < 0) ? length : -1;
+      const announces = length > 0 && this.#bodyEnd === "body" && (!same || headers.contentLength < 0);
+      const announced = announces ? length : -1;
       const changes = this.#changes(decision, headers, announced);
       const reply = encodeWholeBody(codec, "request", same ? undefined : parts, changes);
       this.#routed = true;

@@ -1,12 +1,15 @@
 /** What a naive picker gets wrong, one test for each, named by its number in the inventory of the reference's subtle behaviours. */
 import { describe, expect, it } from "@jest/globals";
+import { generatedCodec } from "../../../src/extproc/codec/generated.ts";
+import { viewsCodec } from "../../../src/extproc/codec/views.ts";
 import { reject } from "../../../src/request/rejection.ts";
 import {
   chunksOf,
   encodeMessage,
   endpoint,
   endsOf,
-  harness,
+  type HarnessOptions,
+  harness as harnessWith,
   immediateOf,
   postHeaders,
   removedHeadersOf,
@@ -16,7 +19,12 @@ import {
 const destinationOf = (reply: Parameters<typeof setHeadersOf>[0]) =>
   setHeadersOf(reply)["x-gateway-destination-endpoint"];
 
-describe("the session, by protocol subtlety", () => {
+describe.each([
+  ["views", viewsCodec],
+  ["generated", generatedCodec],
+])("the session, by protocol subtlety, over the %s codec", (_name, codec) => {
+  const harness = (options: HarnessOptions = {}) => harnessWith({ ...options, deps: { codec, ...options.deps } });
+
   it("Protocol 1: answers request headers only when the whole body is in, header reply first", () => {
     const { open } = harness();
     const { stream, requestHeaders, requestBody } = open();

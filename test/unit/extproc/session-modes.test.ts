@@ -53,6 +53,26 @@ describe("request body modes that hide the body", () => {
   });
 });
 
+describe("BUFFERED_PARTIAL", () => {
+  it("routes a body that the gateway cut on headers alone, unchanged", () => {
+    const { open, pipeline, lacks } = harness();
+    const { stream, requestHeaders, requestBody } = open();
+    requestHeaders(postHeaders, false, { modes: ["BUFFERED_PARTIAL", "NONE"] });
+    requestBody('{"model":"lla', false);
+    expect(stream.shape).toEqual(["requestHeaders", "requestBody"]);
+    expect(setHeadersOf(stream.replies[1])).toEqual({ "x-gateway-destination-endpoint": "10.0.0.1:8000" });
+    expect(pipeline.decided[0]?.bodyLength).toBe(0);
+    expect(lacks).toEqual(["request-body"]);
+  });
+
+  it("refuses a whole body that is broken", () => {
+    const { open } = harness();
+    const { stream, post } = open();
+    post('{"model":"lla', { modes: ["BUFFERED_PARTIAL", "NONE"] });
+    expect(immediateOf(stream)?.status).toBe(400);
+  });
+});
+
 function answered(responseMode: BodyMode, options: HarnessOptions = {}) {
   const { open, ...rest } = harness(options);
   const opened = open();

@@ -152,6 +152,20 @@ describe("a session under any order of messages", () => {
       { numRuns: 3_000 },
     );
   });
+
+  it("takes random bytes without throwing", () => {
+    const h = harness();
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ maxLength: 60 }), { maxLength: 5 }), (messages) => {
+        const opened = h.open();
+        for (const bytes of messages) opened.handler.message(Buffer.from(bytes));
+        opened.close("reset");
+        expect([h.factory.open, h.factory.waiting, h.factory.bufferedBytes]).toEqual([0, 0, 0]);
+      }),
+      { numRuns: 500 },
+    );
+    h.factory.close();
+  });
 });
 
 function modeNumber(mode: BodyMode): number {
