@@ -101,6 +101,14 @@ export class BlockPool {
     return true;
   }
 
+  /** Forgets all cached content, without telling of each block. False, and nothing done, while a block is referenced. */
+  forgetAll(): boolean {
+    if (this.free < this.size) return false;
+    this.#table.fill(-1);
+    this.#isHashed.fill(0);
+    return true;
+  }
+
   /** Blocks that hold reusable content, in use or not. */
   cachedBlocks(): number {
     let count = 0;

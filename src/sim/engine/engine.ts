@@ -41,6 +41,8 @@ export interface EngineSink<Owner> {
   /** Blocks [firstBlock, firstBlock + count) of the sequence are now reusable; hashes in `sequence.hashes`. */
   stored(sequence: Sequence<Owner>, firstBlock: number, count: number): void;
   removed(hashLo: number, hashHi: number): void;
+  /** Nothing is reusable any more. */
+  cleared(): void;
   stepEnded(atMs: number, promptTokens: number, answerTokens: number): void;
 }
 
@@ -153,6 +155,13 @@ export class Engine<Owner> {
     this.counters.aborted++;
     // While a step ends, the loop over the running set drops ended ones itself.
     if (wasRunning && !this.#isEndingStep) this.#running.splice(this.#running.indexOf(sequence), 1);
+    return true;
+  }
+
+  /** Empties the prefix cache. False, and nothing done, while requests run. */
+  resetPrefixCache(): boolean {
+    if (!this.#pool.forgetAll()) return false;
+    this.#sink.cleared();
     return true;
   }
 

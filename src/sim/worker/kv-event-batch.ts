@@ -26,6 +26,8 @@ type StoredEvent = readonly [
   extraKeys: readonly (readonly string[] | null)[] | null,
 ];
 
+type ClearedEvent = readonly [tag: "AllBlocksCleared"];
+
 type RemovedEvent = readonly [tag: "BlockRemoved", blockHashes: bigint[], medium: string];
 
 /** A block's 64-bit hash as it stands on the wire. */
@@ -36,7 +38,7 @@ export function hashOfLanes(lo: number, hi: number): bigint {
 export class KvEventBatch<Owner> {
   readonly #engine: Engine<Owner>;
   readonly #namesOf: (request: EngineRequest<Owner>) => StoredNames;
-  #events: (StoredEvent | RemovedEvent)[] = [];
+  #events: (StoredEvent | RemovedEvent | ClearedEvent)[] = [];
 
   constructor(engine: Engine<Owner>, namesOf: (request: EngineRequest<Owner>) => StoredNames) {
     this.#engine = engine;
@@ -70,6 +72,10 @@ export class KvEventBatch<Owner> {
     const last = this.#events.at(-1);
     if (last?.[0] === "BlockRemoved") last[1].push(hashOfLanes(hashLo, hashHi));
     else this.#events.push(["BlockRemoved", [hashOfLanes(hashLo, hashHi)], medium]);
+  }
+
+  cleared(): void {
+    this.#events.push(["AllBlocksCleared"]);
   }
 
   /** The batch so far, encoded, and an empty one begun; undefined when nothing happened. */

@@ -2,12 +2,11 @@
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import type { Engine } from "../engine/engine.ts";
-import type { Turn } from "./exchange.ts";
 import { KvEventBatch } from "./kv-event-batch.ts";
 import { type KvEventsPublisher, openKvEvents } from "./kv-events.ts";
+import { type CacheListener, SimulatedModel } from "./model.ts";
 import { defaultWorkerOptions, type WorkerFaults, type WorkerOptions } from "./options.ts";
-import { type CacheListener, WorkerServer } from "./server.ts";
+import { WorkerServer } from "./server.ts";
 
 export interface WorkerStats {
   readonly running: number;
@@ -40,17 +39,16 @@ export interface RunningWorker {
   close(): Promise<void>;
 }
 
-/** Resolves once the worker listens; rejects when it cannot. */
+/** Resolves once the worker listens; rejects when it cannot. An abort ends the wait before that; a running worker is closed, not aborted. */
 export async function startWorker(given: Partial<WorkerOptions>, signal?: AbortSignal): Promise<RunningWorker> {
   const options: WorkerOptions = { ...defaultWorkerOptions, ...given };
   if (options.startDelayMs > 0) await delay(options.startDelayMs, undefined, signal ? { signal } : {});
   const events = await openEvents(options);
   // Known only once the port is; nothing is published before a request came in on it.
   let topic = options.kvEventsTopic ?? "";
-  const server = new WorkerServer(
-    options,
-    events && ((engine) => listenForEvents(engine, options, (payload) => events.publish(topic, payload))),
-  );
+  const publish = (payload: Uint8Array): void => events?.publish(topic, payload);
+  const model = new SimulatedModel(options, events && ((served) => listenToCache(served, publish)));
+  const server = new WorkerServer(options, model);
   try {
     server.http.listen(options.port, options.host);
     await once(server.http, "listening");
@@ -65,11 +63,11 @@ export async function startWorker(given: Partial<WorkerOptions>, signal?: AbortS
     server.http.close();
     server.http.closeAllConnections();
     await closed;
-    server.close();
+    model.close();
     await events?.close();
   };
   const reachable = address === "0.0.0.0" || address === "::" ? "127.0.0.1" : address;
-  const { engine } = server;
+  const { engine } = model;
   if (options.kvEventsTopic === undefined) topic = `kv@${reachable}:${port}@${options.servedModelNames[0] ?? ""}`;
   return {
     name: options.name,
@@ -87,7 +85,7 @@ export async function startWorker(given: Partial<WorkerOptions>, signal?: AbortS
       ...engine.counters,
     }),
     setFaults: (faults) => {
-      Object.assign(server.faults, faults);
+      Object.assign(model.faults, faults);
     },
     close: () => (closing ??= close()),
   };
@@ -99,18 +97,15 @@ async function openEvents(options: WorkerOptions): Promise<KvEventsPublisher | u
   return await openKvEvents({ endpoint, replayEndpoint, replayBatches, logger: options.logger });
 }
 
-function listenForEvents(
-  engine: Engine<Turn>,
-  options: WorkerOptions,
-  publish: (payload: Uint8Array) => void,
-): CacheListener {
-  const batch = new KvEventBatch(engine, ({ adapter, owner }) => ({
-    loraName: options.loraModules[adapter] ?? null,
+function listenToCache(model: SimulatedModel, publish: (payload: Uint8Array) => void): CacheListener {
+  const batch = new KvEventBatch(model.engine, ({ adapter, owner }) => ({
+    loraName: model.adapters.nameOf(adapter) ?? null,
     cacheSalt: owner.exchange.body.cacheSalt,
   }));
   return {
     stored: (sequence, firstBlock, count) => batch.stored(sequence, firstBlock, count),
     removed: (hashLo, hashHi) => batch.removed(hashLo, hashHi),
+    cleared: () => batch.cleared(),
     stepEnded: () => {
       const payload = batch.take(Date.now());
       if (payload !== undefined) publish(payload);

@@ -29,7 +29,6 @@ export interface WorkerMetricsConfig {
   readonly numBlocks: number;
   readonly maxModelLen: number;
   readonly maxLoras: number;
-  readonly hasAdapters: boolean;
   readonly prefixCaching: boolean;
 }
 
@@ -174,8 +173,8 @@ export class WorkerMetrics {
     }
   }
 
-  /** The page. `isMalformed` repeats a HELP line. */
-  render(engine: Engine<unknown>, isMalformed: boolean): string {
+  /** The page. `isMalformed` repeats a HELP line; a worker without adapters has no family of them. */
+  render(engine: Engine<unknown>, isMalformed: boolean, hasAdapters: boolean): string {
     const { counters } = engine;
     let page = processLines();
     page += this.#gauge("vllm:num_requests_running", "Number of requests in model execution batches.", engine.running);
@@ -211,7 +210,8 @@ export class WorkerMetrics {
     page += this.#successes();
     page += this.iterationTokens.render() + this.timeToFirstToken.render() + this.interTokenLatency.render();
     for (const histogram of this.#perRequest) page += histogram.render();
-    page += this.#adapters() + this.#cacheConfig() + this.#http();
+    if (hasAdapters) page += this.#adapters();
+    page += this.#cacheConfig() + this.#http();
     return page;
   }
 
@@ -235,7 +235,6 @@ export class WorkerMetrics {
   }
 
   #adapters(): string {
-    if (!this.#config.hasAdapters) return "";
     let page = familyHead("vllm:lora_requests_info", "gauge", "Running stats on lora requests.");
     for (const [labels, seconds] of this.#loraSeries)
       page += `vllm:lora_requests_info${labels} ${pythonFloat(seconds)}\n`;

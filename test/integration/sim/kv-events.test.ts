@@ -187,6 +187,15 @@ describe("KV events", () => {
     expect(events[0]?.[8]).toEqual([["sql", "tenant"], ["sql"]]);
   });
 
+  it("say when everything was cleared", async () => {
+    const worker = await start();
+    await ask(worker, tokens(1, 20));
+    await fetch(`${worker.url}/reset_prefix_cache`, { method: "POST" });
+    const batches = await replay(worker, 0n);
+    const [, events] = decode(batches.at(-1)?.[1] ?? new Uint8Array()) as [number, unknown[][]];
+    expect(events).toEqual([["AllBlocksCleared"]]);
+  });
+
   it("are replayed from a sequence number on, the same bytes, then the end mark", async () => {
     const worker = await start();
     const subscriber = await subscribe(worker);

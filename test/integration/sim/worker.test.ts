@@ -187,6 +187,38 @@ describe("the worker's OpenAI surface", () => {
     }
   });
 
+  it("loads and unloads adapters while it runs", async () => {
+    const worker = await start();
+    const change = async (verb: string, name: string): Promise<number> =>
+      (await post(worker, `/v1/${verb}_lora_adapter`, { lora_name: name, lora_path: "/adapters/x" })).status;
+    const ask = async (): Promise<number> =>
+      (await post(worker, "/v1/chat/completions", chat("hi", { model: "late", max_tokens: 1 }))).status;
+    expect(await ask()).toBe(404);
+    expect([await change("load", "late"), await change("load", "late")]).toEqual([200, 400]);
+    expect(await ask()).toBe(200);
+    expect(await (await fetch(`${worker.url}/metrics`)).text()).toContain("vllm:lora_requests_info{");
+    expect([await change("unload", "late"), await change("unload", "late")]).toEqual([200, 404]);
+    expect(await ask()).toBe(404);
+  });
+
+  it("forgets its prefix cache when told", async () => {
+    const worker = await start();
+    const cached = async (): Promise<number | undefined> => {
+      const response = await post(worker, "/v1/chat/completions", chat("x".repeat(200), { max_tokens: 1 }));
+      return (await answerOf(response)).usage?.prompt_tokens_details.cached_tokens;
+    };
+    expect([await cached(), await cached()]).toEqual([0, 48]);
+    expect((await post(worker, "/reset_prefix_cache", "")).status).toBe(200);
+    expect(worker.stats().cachedBlocks).toBe(0);
+    expect(await cached()).toBe(0);
+  });
+
+  it("says 405 for the wrong method of a path it knows", async () => {
+    const worker = await start();
+    expect((await fetch(`${worker.url}/v1/completions`)).status).toBe(405);
+    expect((await post(worker, "/health", {})).status).toBe(405);
+  });
+
   it("tokenizes and back", async () => {
     const worker = await start();
     const text = "naïve café, 東京";

@@ -49,6 +49,7 @@ export function recordEngine(config: Partial<EngineConfig> = {}): Recording {
       removed: (lo, hi) => {
         if (!reusable.delete(hashText(lo, hi))) throw new Error("removed what was not stored");
       },
+      cleared: () => reusable.clear(),
       stepEnded: () => {},
     },
   );

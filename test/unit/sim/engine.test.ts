@@ -148,6 +148,20 @@ describe("the simulated engine", () => {
     expect(ask(2000, 24)).toBe(16);
   });
 
+  it("forgets every prefix when told, but not while requests run", () => {
+    const { engine, reusable } = recordEngine();
+    const running = submitted(engine.submit(requestOf(run(1, 40), { answerTokens: 50 }), 0));
+    engine.advance(60);
+    expect(engine.resetPrefixCache()).toBe(false);
+    engine.abort(running);
+    expect(reusable.size).toBeGreaterThan(0);
+    expect(engine.resetPrefixCache()).toBe(true);
+    expect([reusable.size, engine.cachedBlocks]).toEqual([0, 0]);
+    const again = submitted(engine.submit(requestOf(run(1, 40)), 100));
+    runToIdle(engine);
+    expect(again.cachedTokens).toBe(0);
+  });
+
   it("preempts the youngest when blocks run out, and both still finish", () => {
     const { engine, lines } = recordEngine({ numBlocks: 12 });
     engine.submit(requestOf(run(1, 20), { answerTokens: 16, owner: "old" }), 0);
