@@ -302,7 +302,7 @@ export class Session implements GrpcStreamHandler, Waiting {
       // Only a mode that hides the body has replies left to give; any other body message here repeats an end of stream.
       if (this.#bodyEnd !== "hidden") return;
       if (this.#state === "deciding") this.#owedBodyReplies++;
-      else this.#send(this.#shared.constants.requestBodyUnchanged);
+      else if (this.#routed) this.#send(this.#shared.constants.requestBodyUnchanged);
       return;
     }
     this.#readSubset(incoming);
@@ -344,7 +344,7 @@ export class Session implements GrpcStreamHandler, Waiting {
       this.#bodyEnded("trailers");
     } else if (this.#state === "deciding") {
       this.#owesTrailersReply = this.#bodyEnd !== "trailers";
-    } else if (this.#state === "forwarded" && !this.#trailersReplied) {
+    } else if (this.#routed && !this.#trailersReplied) {
       this.#replyToTrailers();
     }
   }
