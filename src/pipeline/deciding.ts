@@ -26,6 +26,9 @@ export const noCandidates = reject("ServiceUnavailable", "failed to find endpoin
   droppedReason: "rejected-no-endpoints",
   retryAfterSeconds: 1,
 });
+/** Longest model name taken, in UTF-16 units: a path on disk fits, and what is kept by model (metrics, the decision log) stays bounded. */
+export const maxModelLength = 4096;
+const modelTooLong = reject("BadRequest", `model is longer than ${maxModelLength} characters`, { param: "model" });
 const prefixNotHeld = reject("PreconditionFailed", "no decode worker has the requested KV cache");
 const internalError = reject("Internal", "the request could not be routed because of an internal error");
 
@@ -100,6 +103,10 @@ export class Deciding implements PendingDecision {
   }
 
   #route(): void {
+    if (this.#request.parsed.model.length > maxModelLength) {
+      this.#reject(modelTooLong);
+      return;
+    }
     this.#hooks.processHeaders(this.#request);
     const rejection = this.#dependencies.route(this.#request);
     this.#isRouted = true;
@@ -215,6 +222,7 @@ export class Deciding implements PendingDecision {
       const upstreamHeaders = new HeaderList();
       this.#hooks.assigned(this.#request, assignment, upstreamHeaders);
       exchange.decided();
+      this.#logScheduled(result);
       this.#recording?.scheduled(result, this.#elapsedMs());
       this.#finish({
         kind: "routed",
@@ -230,11 +238,21 @@ export class Deciding implements PendingDecision {
     }
   }
 
+  #logScheduled(result: Scheduled): void {
+    const { log } = this.#dependencies;
+    if (!log.isLevelEnabled("debug")) return;
+    const { id, targetModel } = this.#request;
+    const fields = { requestId: id, targetModel, endpoint: result.destinations[0]?.name, profile: result.primary };
+    log.debug({ ...fields, durationMs: this.#elapsedMs() }, "picked an endpoint");
+  }
+
   #reject(rejection: Rejection): void {
-    const { metrics } = this.#dependencies;
-    if (this.#isRouted) metrics.refused(rejection.code, this.#request.parsed.model, this.#labels());
-    else metrics.refused(rejection.code, this.#request.parsed.model);
+    this.#countRefused(rejection.code);
     this.#recording?.rejected(rejection, this.#elapsedMs());
+    const { log } = this.#dependencies;
+    if (log.isLevelEnabled("debug")) {
+      log.debug({ requestId: this.#request.id, code: rejection.code, reason: rejection.message }, "refused a request");
+    }
     this.#finish({ kind: "rejected", rejection });
   }
 
@@ -260,19 +278,25 @@ export class Deciding implements PendingDecision {
       if (this.#done === undefined) return;
       this.#production?.cancel();
       this.#finish({ kind: "rejected", rejection: internalError });
-      this.#dependencies.metrics.refused(internalError.code, this.#request.parsed.model, this.#labels());
+      this.#countRefused(internalError.code);
     }
   }
 
   /** A request that left while it waited is an error of somebody, but for a client that went away. */
   #countCancelled(cause: EndCause): void {
     const code = errorCodeOf(cause) ?? (cause.kind === "shutdown" ? "ServiceUnavailable" : undefined);
-    if (code !== undefined) this.#dependencies.metrics.refused(code, this.#request.parsed.model, this.#labels());
+    if (code !== undefined) this.#countRefused(code);
   }
 
-  #labels() {
+  /** Before routing nothing of the request is fit to be a label. */
+  #countRefused(code: string): void {
+    const { metrics } = this.#dependencies;
+    if (!this.#isRouted) {
+      metrics.refused(code, "");
+      return;
+    }
     const { parsed, targetModel, fairnessId, priority } = this.#request;
-    return { model: parsed.model, targetModel, fairnessId, priority };
+    metrics.refused(code, parsed.model, { model: parsed.model, targetModel, fairnessId, priority });
   }
 
   #cycle(): Cycle {

@@ -24,7 +24,7 @@ export interface PipelineDependencies {
   readonly now: () => number;
   /** Uniform in [0, 1). */
   readonly random: () => number;
-  /** Called once a request: what adapts to traffic (the scraper) listens here. */
+  /** Called for each request that is to be scheduled: what adapts to traffic (the scraper) listens here. */
   noteTraffic(): void;
   /** False with --disable-endpoint-subset-filter. */
   readonly filterSubset: boolean;

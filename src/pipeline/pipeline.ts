@@ -69,7 +69,6 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
 
   decideBodyless(request: InferenceRequest, subset: Subset): Decision {
     const { endpoints, filterSubset, metrics, random } = this.dependencies;
-    this.dependencies.noteTraffic();
     const all = endpoints.snapshot();
     const candidates = filterSubset ? allowedEndpoints(all, subset) : all;
     const destination = candidates[Math.floor(random() * candidates.length)];

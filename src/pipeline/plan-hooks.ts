@@ -7,7 +7,7 @@ import type { Assignment, EndCause, HeaderSink, RequestObserver } from "../data/
 import type { InferenceRequest } from "../request/inference-request.ts";
 import type { Rejection } from "../request/rejection.ts";
 import type { Usage } from "../request/usage.ts";
-import type { Cycle, Named, SchedulingPlan } from "../scheduling/contracts.ts";
+import { type Cycle, isRejection, type Named, type SchedulingPlan } from "../scheduling/contracts.ts";
 import type { PluginErrorSink, PluginTimer } from "../scheduling/plugin-watch.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { ExtensionPoint, RequestMetrics } from "../telemetry/request-metrics.ts";
@@ -119,7 +119,9 @@ export class PlanHooks {
       try {
         const rejection = admitter.plugin.admit(cycle, candidates);
         this.ran("Admitter", admitter, startMs);
-        if (rejection !== undefined) return rejection;
+        // A user's plugin may be plain JavaScript: what it returns is looked at once.
+        if (isRejection(rejection)) return rejection;
+        if (rejection !== undefined && rejection !== null) throw new TypeError("an admitter returned no rejection");
       } catch (error) {
         this.failed("Admitter", admitter, error);
       }

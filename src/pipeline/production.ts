@@ -22,6 +22,11 @@ export const processTimers: Timers = {
   clear: (timer) => clearTimeout(timer as NodeJS.Timeout),
 };
 
+/** Whatever else a plain JavaScript plugin returns is an answer at once. */
+function isPromise(answer: void | Promise<void>): answer is Promise<void> {
+  return typeof answer === "object" && answer !== null && typeof answer.then === "function";
+}
+
 interface PendingProducer {
   readonly producer: Named<DataProducer>;
   readonly startMs: number;
@@ -93,8 +98,8 @@ export class Production {
     const startMs = this.#now();
     try {
       const answer = producer.plugin.produce(this.#request, this.#candidates);
-      if (answer === undefined) this.#hooks.ran("DataProducer", producer, startMs);
-      else this.#await(producer, answer, startMs);
+      if (isPromise(answer)) this.#await(producer, answer, startMs);
+      else this.#hooks.ran("DataProducer", producer, startMs);
     } catch (error) {
       this.#hooks.failed("DataProducer", producer, error);
     }

@@ -3,10 +3,13 @@ import type { Objective } from "../data/manifests/pool-objects.ts";
 import type { InferenceRequest } from "../request/inference-request.ts";
 import { controlHeader, objectiveHeader } from "./control-headers.ts";
 
+/** Longest name a Kubernetes object can have: a longer one names nothing and is not kept. */
+const maxNameLength = 253;
+
 /** An unknown name is kept on the request and has priority 0, as has none. */
 export function routeObjective(request: InferenceRequest, objectives: ReadonlyMap<string, Objective>): void {
   const name = controlHeader(request.headers, objectiveHeader);
-  if (name === undefined || name === "") return;
+  if (name === undefined || name === "" || name.length > maxNameLength) return;
   request.objective = name;
   request.priority = objectives.get(name)?.priority ?? 0;
 }

@@ -115,6 +115,22 @@ describe("a routed decision", () => {
     });
   });
 
+  it.each<[string, unknown]>([
+    ["x-gateway-destination-endpoint", "10.9.9.9:1"],
+    ["content-length", "1"],
+    [":path", "/other"],
+    ["", "x"],
+    ["x-number", 7],
+  ])("does not carry header %j of a plugin with value %j", (name, value) => {
+    const fake = world({
+      plan: plan({
+        observers: [named("broken", { assigned: (_r, _a, headers) => headers.set(name, value as string) })],
+      }),
+    });
+    expect(decideIn(fake)).toMatchObject({ kind: "routed", setHeaders: [] });
+    expect(fake.lines).toContain("pluginFailed PreRequest broken-type broken");
+  });
+
   it("carries the scores of the candidates that survived the filters, when they are asked for", () => {
     const parts = plan({
       filters: [named("filter", { filter: (_c, all) => all.slice(1) })],
@@ -235,6 +251,19 @@ describe("a refusal", () => {
     expect(decideIn(fake, request(), subset)).toMatchObject({ kind: "rejected", rejection });
     expect(fake.lines.filter((line) => line.startsWith("refused"))).toHaveLength(1);
     expect(fake.lines.filter((line) => line.startsWith("started"))).toEqual([]);
+  });
+
+  it("of a model name that is too long keeps the name out of the metrics", () => {
+    const fake = world({});
+    const decision = decideIn(fake, request({ parsed: { model: "m".repeat(4097) } }));
+    expect(decision).toMatchObject({ kind: "rejected", rejection: { code: "BadRequest", param: "model" } });
+    expect(fake.lines).toEqual(["refused BadRequest  -"]);
+  });
+
+  it.each([true, "no", 429, { status: 429 }])("is not what a broken admitter returns: %j", (junk) => {
+    const fake = world({ plan: plan({ admitters: [named("broken", { admit: () => junk as never })] }) });
+    expect(decideIn(fake).kind).toBe("routed");
+    expect(fake.lines).toContain("pluginFailed Admitter broken-type broken");
   });
 
   it("does not look at the subset when the filter of subsets is off", () => {

@@ -1,5 +1,6 @@
 /** Decisions that wait: for producers, for admission, and over a change of configuration. */
 import { describe, expect, it } from "@jest/globals";
+import fc from "fast-check";
 import type { DataProducer, EndCause } from "../../../src/data/producer.ts";
 import type { Decision } from "../../../src/pipeline/contracts.ts";
 import { createPipeline } from "../../../src/pipeline/pipeline.ts";
@@ -111,6 +112,11 @@ describe("a producer that answers later", () => {
     expect(fake.lines).toContain("pluginFailed DataProducer broken-type broken");
   });
 
+  it.each([1, true, "done", {}])("that returns %j has answered at once", (junk) => {
+    const { decisions, fake } = deciding([["odd", { produce: () => junk as never }]]);
+    expect([decisions.length, fake.clock.waiting]).toEqual([1, 0]);
+  });
+
   it("sees the endpoints that left meanwhile leave the candidates", async () => {
     const answer = deferred();
     const { decisions, fake } = deciding([["slow", { produce: () => answer.promise }]]);
@@ -210,6 +216,69 @@ describe("admission that queues", () => {
     pending.cancel({ kind: "client-gone" });
     place.done(undefined);
     expect([decisions, place.cancelled, pipeline.pendingDecisions]).toEqual([[], [{ kind: "client-gone" }], 0]);
+  });
+});
+
+describe("any mix of slow producers, cancellations, deadlines and ends", () => {
+  const events = fc.array(
+    fc.record({
+      at: fc.nat({ max: 5 }),
+      what: fc.constantFrom("resolve", "reject", "cancel", "end", "advance", "join", "leave"),
+    }),
+    { maxLength: 30 },
+  );
+
+  it("decides each request at most once and leaves no timer, booking, decision or exchange", async () => {
+    await fc.assert(
+      fc.asyncProperty(events, async (sequence) => {
+        const answers: ReturnType<typeof deferred>[] = [];
+        const produce = () => {
+          const answer = deferred();
+          answers.push(answer);
+          return answer.promise;
+        };
+        const load = { requests: 0 };
+        const observer = {
+          assigned: () => {
+            load.requests += 1;
+          },
+          ended: () => {
+            load.requests -= 1;
+          },
+        };
+        const fake = world({
+          plan: plan({ producers: [named("slow", { produce })], observers: [named("load", observer)] }),
+        });
+        const pool = fake.endpoints;
+        const pipeline = createPipeline(fake.dependencies);
+        const requests = Array.from({ length: 6 }, () => {
+          const decisions: Decision[] = [];
+          const pending = pipeline.decide(request(), undefined, (decision) => decisions.push(decision));
+          return { decisions, pending };
+        });
+        const end = (decisions: readonly Decision[], cause: EndCause): void => {
+          for (const decision of decisions) if (decision.kind === "routed") decision.exchange.end(cause);
+        };
+        for (const { at, what } of sequence) {
+          if (what === "resolve") answers[at]?.resolve();
+          if (what === "reject") answers[at]?.reject(new Error("no answer"));
+          if (what === "cancel") requests[at]?.pending.cancel({ kind: "client-gone" });
+          if (what === "end") end(requests[at]?.decisions ?? [], { kind: "completed", status: 200 });
+          if (what === "advance") fake.clock.advance(100);
+          if (what === "join") fake.endpoints = pool;
+          if (what === "leave") fake.endpoints = [];
+          await Promise.resolve();
+        }
+        fake.clock.advance(400);
+        for (const { decisions } of requests) end(decisions, { kind: "client-gone" });
+        expect(requests.filter(({ decisions }) => decisions.length > 1)).toEqual([]);
+        expect([load.requests, fake.clock.waiting, pipeline.pendingDecisions, pipeline.openExchanges]).toEqual([
+          0, 0, 0, 0,
+        ]);
+        expect(pipeline.reapedExchanges).toBe(0);
+      }),
+      { numRuns: 150 },
+    );
   });
 });
 

@@ -61,6 +61,7 @@ describe("the objective", () => {
     ["is read from the new name first", { [current]: "batch", [alias]: "premium" }, "batch", -2],
     ["is none when the new name is present and empty", { [current]: "", [alias]: "premium" }, "", 0],
     ["has priority 0 when nothing has that name", { [current]: "unheard-of" }, "unheard-of", 0],
+    ["is none when the name is longer than any object's", { [current]: "n".repeat(254) }, "", 0],
     ["is a name and no number", { [current]: "10" }, "10", 0],
   ])("%s", (_name, headers, objective, priority) => {
     const { request: routed } = route(request(headers), { objectives });
@@ -76,6 +77,7 @@ describe("the flow", () => {
     ["is the default one without a header", {}, "default-flow"],
     ["is the header's value", { [current]: "team-a" }, "team-a"],
     ["is read from the alias", { [alias]: "team-b" }, "team-b"],
+    ["is cut to 256 characters", { [current]: "t".repeat(300) }, "t".repeat(256)],
     ["is the default one when the new name is present and empty", { [current]: "", [alias]: "team-b" }, "default-flow"],
   ])("%s", (_name, headers, fairnessId) => {
     expect(route(request(headers)).request.fairnessId).toBe(fairnessId);
