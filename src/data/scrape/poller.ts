@@ -62,8 +62,7 @@ export class Poller implements GetHandler {
   #missing: readonly string[] = [];
   #polls = 0;
   #failures = 0;
-  /** Set by the scraper; compared on every tick. */
-  dueAtMs: number;
+  #dueAtMs: number;
 
   constructor(
     endpoint: Endpoint,
@@ -77,31 +76,30 @@ export class Poller implements GetHandler {
     this.#source = source;
     this.#extractors = extractors.map((extractor) => ({ type: extractor.extractorType, reader: extractor.open() }));
     this.#client = new GetClient(source.target(endpoint), this);
-    this.dueAtMs = dueAtMs;
+    this.#dueAtMs = dueAtMs;
   }
 
-  /** Polls when due, gives up what takes too long. `intervalMs` is the scraper's current one. */
-  tick(nowMs: number, intervalMs: number): void {
+  /** Polls what is due before the horizon, gives up what takes too long. `intervalMs` is the scraper's current one. */
+  tick(nowMs: number, horizonMs: number, intervalMs: number): void {
     if (this.#client.isBusy) {
       if (nowMs - this.#startedAtMs >= this.#environment.timeoutMs) {
         this.#client.cancel(`no answer within ${this.#environment.timeoutMs} ms`);
       }
       return;
     }
-    if (nowMs < this.dueAtMs) return;
+    if (this.#dueAtMs > horizonMs) return;
     this.#startedAtMs = nowMs;
     const wait = Math.max(intervalMs, this.#source.intervalMs, this.#backoffMs(intervalMs));
     // From the last due time, so that the polls of many endpoints keep the distance they were given; not when far behind.
-    this.dueAtMs = nowMs - this.dueAtMs < wait ? this.dueAtMs + wait : nowMs + wait;
+    this.#dueAtMs = nowMs - this.#dueAtMs < wait ? this.#dueAtMs + wait : nowMs + wait;
     this.#polls++;
     this.#client.get();
   }
 
-  /** Brings the next poll forward: traffic has come. Back-off and the source's own interval stay. */
-  hurry(nowMs: number, intervalMs: number, delayMs: number): void {
+  /** Moves the next poll to a time, but for the source's own interval and the back-off after failures: those are kept. */
+  hurry(dueAtMs: number, intervalMs: number): void {
     const wait = Math.max(this.#source.intervalMs, this.#backoffMs(intervalMs));
-    const due = wait <= intervalMs ? nowMs + delayMs : this.#startedAtMs + wait;
-    if (due < this.dueAtMs) this.dueAtMs = due;
+    this.#dueAtMs = wait <= intervalMs || this.#polls === 0 ? dueAtMs : Math.max(dueAtMs, this.#startedAtMs + wait);
   }
 
   close(): void {

@@ -19,9 +19,9 @@ const name = endpointName("default", "a");
 
 interface Bench {
   readonly store: EndpointStore;
-  read(page: string, nowMs?: number): ReadOutcome;
-  metrics(): EngineMetrics;
-  label(labels: Record<string, string>): void;
+  readonly read: (page: string, nowMs?: number) => ReadOutcome;
+  readonly metrics: () => EngineMetrics;
+  readonly label: (labels: Record<string, string>) => void;
 }
 
 function bench(labels: Record<string, string> = {}, parameters: Partial<CoreMetricsParameters> = {}): Bench {

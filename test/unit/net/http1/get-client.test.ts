@@ -92,7 +92,13 @@ describe("the GET client", () => {
     ],
   ])("reads bodies far beyond one read, sent with %s", async (_how, send) => {
     const body = Buffer.alloc(900_000, "0123456789abcdef#");
-    const caller = new Caller(await listen(createHttpServer((_request, response) => void send(body, response))));
+    const caller = new Caller(
+      await listen(
+        createHttpServer((_request, response) => {
+          send(body, response);
+        }),
+      ),
+    );
     for (let round = 0; round < 2; round++)
       expect((await caller.get()) === `200 ${body.toString("latin1")}`).toBe(true);
   });
