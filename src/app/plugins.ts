@@ -9,7 +9,7 @@ import { tokenProducerDefinition } from "../data/producers/token-producer.ts";
 import { concurrencyDetector } from "../flow-control/concurrency-detector.ts";
 import { utilizationDetector } from "../flow-control/utilization-detector.ts";
 import { parserTypes } from "../request/parser-set.ts";
-import { builtinPlugins } from "../scheduling/builtin.ts";
+import { builtinPlugins, deprecatedTypes, knownUnbuilt } from "../scheduling/builtin.ts";
 
 /** A parser has no state or parameters: the parser set makes it from its type. */
 const parsers: readonly PluginDefinition[] = parserTypes.map((type) => ({
@@ -40,7 +40,10 @@ export function createPluginRegistry(): PluginRegistry {
   return {
     get: (type) => byType.get(type),
     types: [...byType.keys()].sort(),
-    unbuilt: new Map(),
-    deprecated: new Map([["tokenizer", { use: "token-producer", note: "it is called token-producer" }]]),
+    unbuilt: knownUnbuilt,
+    deprecated: new Map([
+      ...deprecatedTypes,
+      ["tokenizer", { use: "token-producer", note: "it is called token-producer" }],
+    ]),
   };
 }
