@@ -1,6 +1,6 @@
 /**
  * The blocks that one holder is believed to hold, in the order of their last touch. Every block in here has the holder's bit in the table, and
- * the other way round. 24 bytes a node and 4 to 8 a bucket: 28 to 32 bytes a block of this holder at capacity.
+ * the other way round. 24 bytes a node and 4 to 8 a bucket: 28 to 34 bytes a block of this holder at capacity.
  */
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
 import { addressOf } from "./block-address.ts";

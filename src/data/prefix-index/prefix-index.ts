@@ -2,8 +2,8 @@
  * Which holder has which prefix: a block → holders table and, for each holder, its blocks in LRU order. A prompt is touched deepest block first,
  * so that tails are evicted before the heads they depend on. No call does more work than its own prompt and a bounded slice of upkeep.
  *
- * Memory: 28 to 32 bytes for each block of each holder (bounded by the holder's capacity) and 23 to 46 bytes for each distinct block with up
- * to 64 holders (34 to 68 with up to 128, 57 to 114 with up to 256).
+ * Memory: 28 to 34 bytes for each block of each holder at its capacity (while it fills, up to twice that) and 23 to 46 bytes for each distinct
+ * block with up to 64 holders (34 to 68 with up to 128, 57 to 114 with up to 256). Capacities bound the number of blocks.
  */
 import { createAddressSecrets } from "./block-address.ts";
 import { BlockHolders } from "./block-holders.ts";

@@ -11,7 +11,7 @@ import type { Assignment, DataProducer, EndCause, RequestObserver } from "../pro
 import { ApproxPrefixMatch } from "./approx-prefix-match.ts";
 import { type ApproxPrefixState, acquireApproxPrefixState, releaseApproxPrefixState } from "./approx-prefix-state.ts";
 import { bytesPerToken, hashPrompt } from "./prompt-chains.ts";
-import { deprecatedTokenProducerType, tokenProducerType } from "./token-producer.ts";
+import { tokenProducerType } from "./token-producer.ts";
 
 export const approxPrefixCacheProducerType = "approx-prefix-cache-producer";
 
@@ -34,7 +34,7 @@ export interface PrefixHitObserver {
 }
 
 export class ApproxPrefixCacheProducer implements DataProducer, RequestObserver, Closable {
-  readonly after = [tokenProducerType, deprecatedTokenProducerType];
+  readonly after = [tokenProducerType];
   /** Set by whoever wants the figures. */
   hitObserver: PrefixHitObserver | undefined;
 

@@ -9,7 +9,7 @@ import type { PluginContext, PluginDefinition } from "../plugin.ts";
 import type { Assignment, DataProducer, RequestObserver } from "../producer.ts";
 import type { EndpointStoreView, LoadBooking } from "../store-view.ts";
 import { approxPrefixCacheProducerType } from "./approx-prefix-cache-producer.ts";
-import { deprecatedTokenProducerType, tokenProducerType } from "./token-producer.ts";
+import { tokenProducerType } from "./token-producer.ts";
 
 export interface InflightLoadParameters {
   readonly addEstimatedOutputTokens: boolean;
@@ -28,7 +28,7 @@ interface Bookings {
 }
 
 export class InflightLoadProducer implements DataProducer, RequestObserver {
-  readonly after: readonly string[];
+  readonly after = [approxPrefixCacheProducerType, tokenProducerType];
   readonly #parameters: InflightLoadParameters;
   readonly #endpoints: Pick<EndpointStoreView, "book">;
   readonly #matchKey: ReturnType<typeof prefixMatchKey>;
@@ -38,7 +38,6 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
     this.#parameters = parameters;
     this.#endpoints = endpoints;
     this.#matchKey = prefixMatchKey(parameters.prefixMatchInfoProducerName ?? approxPrefixCacheProducerType);
-    this.after = [approxPrefixCacheProducerType, tokenProducerType, deprecatedTokenProducerType];
   }
 
   produce(request: InferenceRequest): void {

@@ -9,9 +9,6 @@ import type { DataProducer } from "../producer.ts";
 import { bytesPerToken, promptSizeBytes } from "./prompt-chains.ts";
 
 export const tokenProducerType = "token-producer";
-/** The reference's former name of the type. */
-export const deprecatedTokenProducerType = "tokenizer";
-
 export interface TokenProducerParameters {
   readonly estimate?: { readonly image?: object; readonly video?: object };
   readonly vllm?: object;
@@ -66,15 +63,4 @@ export const tokenProducerDefinition: PluginDefinition<TokenProducerParameters, 
     return faults;
   },
   create: () => new TokenProducer(),
-};
-
-/** The same plugin under its deprecated name. */
-export const deprecatedTokenProducerDefinition: PluginDefinition<TokenProducerParameters, TokenProducer> = {
-  ...tokenProducerDefinition,
-  type: deprecatedTokenProducerType,
-  summary: "Deprecated name of token-producer.",
-  create(_parameters, context) {
-    context.log.warn({ plugin: context.name }, "plugin type tokenizer is deprecated, use token-producer");
-    return new TokenProducer();
-  },
 };

@@ -1,10 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
 import { promptTokensKey } from "../../../../src/data/attributes.ts";
-import {
-  deprecatedTokenProducerDefinition,
-  TokenProducer,
-  tokenProducerDefinition,
-} from "../../../../src/data/producers/token-producer.ts";
+import { TokenProducer, tokenProducerDefinition } from "../../../../src/data/producers/token-producer.ts";
 import { requestOf, textRequest } from "./fake-pool.ts";
 
 describe("token-producer", () => {
@@ -36,10 +32,8 @@ describe("token-producer", () => {
     [{ modelName: "m", udsTokenizerConfig: {} }, ["modelName", "udsTokenizerConfig"]],
     [{ estimate: { image: {}, video: {} } }, ["estimate.image", "estimate.video"]],
   ])("refuses of %j what is not built yet", (parameters, refused) => {
-    for (const definition of [tokenProducerDefinition, deprecatedTokenProducerDefinition]) {
-      const faults = definition.validate?.(parameters) ?? [];
-      expect(faults.map((fault) => fault.split(":")[0])).toEqual(refused);
-      expect(faults.every((fault) => fault.includes("not built yet"))).toBe(true);
-    }
+    const faults = tokenProducerDefinition.validate?.(parameters) ?? [];
+    expect(faults.map((fault) => fault.split(":")[0])).toEqual(refused);
+    expect(faults.every((fault) => fault.includes("not built yet"))).toBe(true);
   });
 });
