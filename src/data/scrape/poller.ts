@@ -88,8 +88,9 @@ export class Poller implements GetHandler {
       return;
     }
     if (this.#dueAtMs > horizonMs) return;
+    if (this.#polls > 0 && this.#startedAtMs + this.#backoffMs(intervalMs) > horizonMs) return;
     this.#startedAtMs = nowMs;
-    const wait = Math.max(intervalMs, this.#source.intervalMs, this.#backoffMs(intervalMs));
+    const wait = Math.max(intervalMs, this.#source.intervalMs);
     // From the last due time, so that the polls of many endpoints keep the distance they were given; not when far behind.
     this.#dueAtMs = nowMs - this.#dueAtMs < wait ? this.#dueAtMs + wait : nowMs + wait;
     this.#polls++;
@@ -98,8 +99,8 @@ export class Poller implements GetHandler {
 
   /** Moves the next poll to a time, but for the source's own interval and the back-off after failures: those are kept. */
   hurry(dueAtMs: number, intervalMs: number): void {
-    const wait = Math.max(this.#source.intervalMs, this.#backoffMs(intervalMs));
-    this.#dueAtMs = wait <= intervalMs || this.#polls === 0 ? dueAtMs : Math.max(dueAtMs, this.#startedAtMs + wait);
+    const { intervalMs: ownMs } = this.#source;
+    this.#dueAtMs = this.#polls > 0 && ownMs > intervalMs ? Math.max(dueAtMs, this.#startedAtMs + ownMs) : dueAtMs;
   }
 
   close(): void {
