@@ -58,6 +58,13 @@ export class Exchange {
     }
   }
 
+  /** Sends a stream's headers: as vLLM does, when the request is accepted, long before the first token. */
+  open(): void {
+    if (!this.body.stream) return;
+    this.#response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" });
+    this.#response.flushHeaders();
+  }
+
   /** Writes a token as an event of its own, or keeps it for the whole answer. */
   token(turn: Turn, token: number): void {
     this.tokens++;
@@ -70,7 +77,6 @@ export class Exchange {
     // Answer texts come from a fixed vocabulary without a character that JSON escapes.
     if (this.body.kind === "chat") {
       if (turn.answered === 1) {
-        this.#openStream();
         this.#event(
           `{"index":${turn.index},"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}`,
         );
@@ -78,7 +84,6 @@ export class Exchange {
       this.#event(`{"index":${turn.index},"delta":{"content":"${text}"},"logprobs":null,"finish_reason":null}`);
       return;
     }
-    if (turn.answered === 1) this.#openStream();
     this.#event(`{"index":${turn.index},"text":"${text}","logprobs":null,"finish_reason":null,"stop_reason":null}`);
   }
 
@@ -97,11 +102,6 @@ export class Exchange {
   /** Cuts the connection, as a dying process does. */
   destroy(): void {
     this.#response.destroy();
-  }
-
-  #openStream(): void {
-    if (this.#response.headersSent) return;
-    this.#response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" });
   }
 
   #event(choice: string): void {

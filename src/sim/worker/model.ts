@@ -101,6 +101,7 @@ export class SimulatedModel implements EngineSink<Turn> {
     });
     // 'close' also follows a complete answer; then there is nothing left to abort.
     response.once("close", () => this.#abort(exchange));
+    exchange.open();
     const root = seedOfText(`${adapter < 0 ? "" : model}\u0000${body.cacheSalt}`);
     for (const turn of exchange.turns) this.#submit(turn, adapter, root);
     if (adapter >= 0) this.#noteAdapters();

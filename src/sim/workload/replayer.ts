@@ -148,9 +148,15 @@ class Replay {
     };
     request.on("timeout", () => request.destroy(Object.assign(new Error("no answer in time"), { code: "TIMEOUT" })));
     request.on("error", (error: NodeJS.ErrnoException) => done(failure(0, error.code ?? "ERROR", "")));
-    // After an answer's end this is too late to matter; an abort may leave nothing else.
-    request.on("close", () => done(failure(0, "closed", "")));
-    request.on("response", (response) => readAnswer(response, sentMs, expectedTokens, done));
+    let hasAnswer = false;
+    // An abort may leave nothing but this; once there is an answer, its own end counts.
+    request.on("close", () => {
+      if (!hasAnswer) done(failure(0, "closed", ""));
+    });
+    request.on("response", (response) => {
+      hasAnswer = true;
+      readAnswer(response, sentMs, expectedTokens, done);
+    });
     request.end(body);
   }
 }
@@ -181,6 +187,7 @@ function readAnswer(
   response.on("error", (error: NodeJS.ErrnoException) =>
     done(failure(status, `cut: ${error.code ?? "ERROR"}`, worker)),
   );
+  response.on("close", () => done(failure(status, "cut: closed", worker)));
   response.on("end", () => {
     const text = tail.toString("latin1");
     if (status !== 200) done(failure(status, `status ${status}`, worker));

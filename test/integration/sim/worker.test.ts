@@ -18,7 +18,7 @@ afterEach(async () => {
 });
 
 async function until(isTrue: () => boolean, what: string): Promise<void> {
-  const deadline = performance.now() + 3000;
+  const deadline = performance.now() + 4500;
   while (!isTrue()) {
     if (performance.now() > deadline) throw new Error(`waited in vain for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 2));
@@ -103,6 +103,19 @@ describe("the worker's OpenAI surface", () => {
     expect(chunks.map(({ choices }) => choices[0]?.delta?.content ?? "").join("")).toBe(
       whole.choices[0]?.message?.content,
     );
+  });
+
+  it("sends a stream's headers when it accepts the request, before the first token", async () => {
+    const worker = await start({ timeScale: 1, decodeStepMs: 100_000 });
+    const abort = new AbortController();
+    const response = await fetch(`${worker.url}/v1/chat/completions`, {
+      method: "POST",
+      body: JSON.stringify(chat("hello", { stream: true })),
+      signal: abort.signal,
+    });
+    expect([response.status, worker.stats().answerTokens]).toEqual([200, 0]);
+    abort.abort();
+    await until(() => worker.stats().aborted === 1, "the abort");
   });
 
   it("completes every prompt of a list, streamed and whole alike", async () => {
