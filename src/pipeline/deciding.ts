@@ -274,7 +274,7 @@ export class Deciding implements PendingDecision {
     try {
       step();
     } catch (error) {
-      this.#dependencies.log.error({ requestId: this.#request.id, err: error }, "a decision failed");
+      this.#dependencies.log.error({ requestId: this.#request.id, error }, "a decision failed");
       if (this.#done === undefined) return;
       this.#production?.cancel();
       this.#finish({ kind: "rejected", rejection: internalError });

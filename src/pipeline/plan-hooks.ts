@@ -91,7 +91,7 @@ export class PlanHooks {
     if (this.#logged.has(plugin.name)) return;
     this.#logged.add(plugin.name);
     this.#dependencies.log.error(
-      { plugin: plugin.name, type: plugin.type, point, err: error },
+      { plugin: plugin.name, type: plugin.type, point, error },
       "a plugin failed and was skipped; its further failures are only counted",
     );
   }

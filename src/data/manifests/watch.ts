@@ -106,7 +106,10 @@ class Manifests implements ManifestWatch {
     for (const why of left) log.debug({ folder: this.#folder, object: why }, "an object of a manifest has no effect");
     this.#objects = objects;
     const counts = { objectives: objects.objectives.size, rewrites: objects.rewrites.length };
-    log.info({ folder: this.#folder, files: files.size, ...counts }, "read the manifests");
+    log.info(
+      { folder: this.#folder, files: files.size, faults: this.faults().length, ...counts },
+      "read the manifests",
+    );
     this.#options.changed?.(objects);
   }
 
@@ -133,10 +136,7 @@ class Manifests implements ManifestWatch {
     const fault = `cannot read the folder: ${messageOf(error)}`;
     if (this.#folderFault === fault) return;
     this.#folderFault = fault;
-    this.#options.log.error(
-      { folder: this.#folder, err: error },
-      "cannot read the manifests; what they last held stays",
-    );
+    this.#options.log.error({ folder: this.#folder, error }, "cannot read the manifests; what they last held stays");
   }
 }
 

@@ -158,7 +158,7 @@ export interface FakeWorld {
   readonly clock: HandClock;
   /** What metrics were told. */
   readonly lines: string[];
-  /** Messages logged as errors. */
+  /** Messages of the errors that were logged. */
   readonly errors: string[];
   plan: SchedulingPlan;
   endpoints: readonly Endpoint[];
@@ -191,7 +191,7 @@ export function world(init: {
       },
       metrics,
       decisions: { begin: () => undefined },
-      log: { ...silentLogger, error: (_fields, message) => errors.push(message) },
+      log: { ...silentLogger, error: ({ error }) => errors.push((error as Error).message) },
       timers: clock,
       now: () => clock.nowMs,
       random: () => 0,
