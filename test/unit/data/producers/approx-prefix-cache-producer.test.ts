@@ -8,7 +8,7 @@ import {
   approxPrefixCacheProducerDefinition,
 } from "../../../../src/data/producers/approx-prefix-cache-producer.ts";
 import type { InferenceRequest } from "../../../../src/request/inference-request.ts";
-import { assignmentOf, contextOf, createFakePool, type FakePool, requestOf, textOf, textRequest } from "./fake-pool.ts";
+import { assignmentOf, contextOf, createPool, type Pool, requestOf, textOf, textRequest } from "./pool.ts";
 
 const name = "approx";
 const defaults: ApproxPrefixCacheParameters = {
@@ -19,11 +19,11 @@ const defaults: ApproxPrefixCacheParameters = {
   lruCapacityPerServer: 31_250,
 };
 
-let pool: FakePool;
+let pool: Pool;
 let producers: ApproxPrefixCacheProducer[];
 
 beforeEach(() => {
-  pool = createFakePool();
+  pool = createPool();
   producers = [];
 });
 
@@ -56,8 +56,8 @@ function send(producer: ApproxPrefixCacheProducer, request: InferenceRequest, ..
 describe("approx-prefix-cache-producer", () => {
   it("predicts the blocks of an earlier prompt on the endpoint that got it, before that request ends", () => {
     const producer = create();
-    const first = pool.add(0);
-    pool.add(1);
+    const first = pool.add();
+    pool.add();
     send(producer, textRequest([textOf(5)]), first);
     expect(matched(producer, textRequest([textOf(5) + textOf(2, 900)]))).toEqual([5, 0]);
     expect(matched(producer, textRequest([textOf(3) + textOf(2, 900)]))).toEqual([3, 0]);
@@ -66,7 +66,7 @@ describe("approx-prefix-cache-producer", () => {
 
   it("counts the trailing partial block and matches it only when it is the same", () => {
     const producer = create();
-    send(producer, textRequest([`${textOf(2)}tail`]), pool.add(0));
+    send(producer, textRequest([`${textOf(2)}tail`]), pool.add());
     const same = matchOf(producer, textRequest([`${textOf(2)}tail`]));
     expect([same?.totalBlocks, same?.hashes.length, same?.blockSizeTokens]).toEqual([3, 6, 64]);
     expect(matched(producer, textRequest([`${textOf(2)}tail`]))).toEqual([3]);
@@ -78,7 +78,7 @@ describe("approx-prefix-cache-producer", () => {
     ["another cache salt", { cacheSalt: "tenant" }],
   ])("finds nothing under %s", (_name, options) => {
     const producer = create();
-    send(producer, textRequest([textOf(3)]), pool.add(0));
+    send(producer, textRequest([textOf(3)]), pool.add());
     expect(matched(producer, textRequest([textOf(3)], options))).toEqual([0]);
   });
 
@@ -86,13 +86,13 @@ describe("approx-prefix-cache-producer", () => {
     const producer = create();
     const rewritten = textRequest([textOf(3)], { model: "alias" });
     rewritten.targetModel = "m";
-    send(producer, rewritten, pool.add(0));
+    send(producer, rewritten, pool.add());
     expect(matched(producer, textRequest([textOf(3)]))).toEqual([3]);
   });
 
   it("matches each prompt of a request by itself and adds the matches up", () => {
     const producer = create();
-    send(producer, textRequest([textOf(4), textOf(6, 50)]), pool.add(0));
+    send(producer, textRequest([textOf(4), textOf(6, 50)]), pool.add());
     expect(matched(producer, textRequest([textOf(6, 50), textOf(2)]))).toEqual([8]);
     expect(matched(producer, textRequest([textOf(4) + textOf(6, 50)]))).toEqual([4]);
   });
@@ -100,7 +100,7 @@ describe("approx-prefix-cache-producer", () => {
   it("hashes token ids where the client sent them or a tokenizer found them", () => {
     const producer = create();
     const ids = Uint32Array.from({ length: 200 }, (_, i) => i * 7);
-    send(producer, requestOf({ kind: "tokens", chains: [ids] }), pool.add(0));
+    send(producer, requestOf({ kind: "tokens", chains: [ids] }), pool.add());
     const tokenized = textRequest(["any text"]);
     tokenized.setAttribute(promptTokensKey, { ids: [ids.slice(0, 128)], exact: true });
     expect(matched(producer, tokenized)).toEqual([2]);
@@ -116,15 +116,15 @@ describe("approx-prefix-cache-producer", () => {
   ])("publishes nothing for %s", (_name, request) => {
     const producer = create();
     expect(matchOf(producer, request)).toBeUndefined();
-    producer.assigned(request, assignmentOf([pool.add(0)]));
+    producer.assigned(request, assignmentOf([pool.add()]));
     producer.ended(request, assignmentOf([]), { kind: "failed", status: 500 });
     expect(producer.indexedBlocks).toBe(0);
   });
 
   it("learns the first endpoint of the prefill profile as well", () => {
     const producer = create();
-    const decode = pool.add(0);
-    const prefill = pool.add(1);
+    const decode = pool.add();
+    const prefill = pool.add();
     const request = textRequest([textOf(3)]);
     producer.produce(request, pool.snapshot());
     producer.assigned(request, assignmentOf([decode], prefill));
@@ -146,7 +146,7 @@ describe("approx-prefix-cache-producer", () => {
     [{ kind: "timeout" }, after, 5],
   ])("after an end of %j %s, believes in %i blocks where 2 were there before", (cause, when, expected) => {
     const producer = create();
-    const endpoint = pool.add(0);
+    const endpoint = pool.add();
     const assignment = assignmentOf([endpoint]);
     send(producer, textRequest([textOf(2)]), endpoint);
     const request = textRequest([textOf(5)]);
@@ -158,7 +158,7 @@ describe("approx-prefix-cache-producer", () => {
 
   it("keeps what another request relies on when the first one fails", () => {
     const producer = create();
-    const endpoint = pool.add(0);
+    const endpoint = pool.add();
     const request = textRequest([textOf(5)]);
     send(producer, request, endpoint);
     send(producer, textRequest([textOf(3)]), endpoint);
@@ -168,8 +168,8 @@ describe("approx-prefix-cache-producer", () => {
 
   it("moves the blocks to the fallback that served the request", () => {
     const producer = create();
-    const destination = pool.add(0);
-    const fallback = pool.add(1);
+    const destination = pool.add();
+    const fallback = pool.add();
     const request = textRequest([textOf(3)]);
     send(producer, request, destination, fallback);
     producer.responseHeaders(request, assignmentOf([destination, fallback]), {
@@ -181,7 +181,7 @@ describe("approx-prefix-cache-producer", () => {
 
   it("holds as many tokens as the engine does, and follows its capacity when a scrape changes it", () => {
     const producer = create();
-    let endpoint = pool.add(0, { totalBlocks: 40, blockSizeTokens: 16 });
+    let endpoint = pool.add({ totalBlocks: 40, blockSizeTokens: 16 });
     send(producer, textRequest([textOf(30)]), endpoint);
     expect(matched(producer, textRequest([textOf(30)]))).toEqual([10]);
     endpoint = pool.scrape(endpoint, { totalBlocks: 80, blockSizeTokens: 16 });
@@ -199,18 +199,18 @@ describe("approx-prefix-cache-producer", () => {
     "holds lruCapacityPerServer blocks of blockSizeTokens tokens while the engine's capacity is %s",
     (_name, autoTune, metrics) => {
       const producer = create({ autoTune, lruCapacityPerServer: 28 });
-      send(producer, textRequest([textOf(30)]), pool.add(0, metrics));
+      send(producer, textRequest([textOf(30)]), pool.add(metrics));
       expect(matched(producer, textRequest([textOf(30)]))).toEqual([7]);
     },
   );
 
   it("gives the next endpoint in a slot nothing of the one before", () => {
     const producer = create();
-    const gone = pool.add(0);
+    const gone = pool.add();
     send(producer, textRequest([textOf(3)]), gone);
     const match = matchOf(producer, textRequest([textOf(3)]));
     pool.remove(gone);
-    const next = pool.add(0);
+    const next = pool.add();
     expect([match?.matchedBlocks(gone), match?.matchedBlocks(next)]).toEqual([3, 0]);
     expect(matched(producer, textRequest([textOf(3)]))).toEqual([0]);
     expect(producer.indexedBlocks).toBe(0);
@@ -218,7 +218,7 @@ describe("approx-prefix-cache-producer", () => {
 
   it("learns nothing for an endpoint that left while the request was decided", () => {
     const producer = create();
-    const gone = pool.add(0);
+    const gone = pool.add();
     const request = textRequest([textOf(3)]);
     producer.produce(request, pool.snapshot());
     pool.remove(gone);
@@ -229,8 +229,8 @@ describe("approx-prefix-cache-producer", () => {
 
   it("matches candidates only", () => {
     const producer = create();
-    const first = pool.add(0);
-    const second = pool.add(1);
+    const first = pool.add();
+    const second = pool.add();
     send(producer, textRequest([textOf(3)]), first);
     send(producer, textRequest([textOf(3)]), second);
     const request = textRequest([textOf(3)]);
@@ -241,14 +241,14 @@ describe("approx-prefix-cache-producer", () => {
 
   it("keeps what it learnt over a reload, and lets go of the store with the last producer", async () => {
     const old = create();
-    send(old, textRequest([textOf(3)]), pool.add(0));
+    send(old, textRequest([textOf(3)]), pool.add());
     const fresh = create({ maxPrefixTokensToMatch: 128 });
     await old.close();
     await old.close();
     expect(matched(fresh, textRequest([textOf(3)]))).toEqual([2]);
-    expect(pool.listeners.size).toBe(1);
+    expect(pool.listeners).toBe(1);
     await fresh.close();
-    expect(pool.listeners.size).toBe(0);
+    expect(pool.listeners).toBe(0);
   });
 
   it.each([
@@ -259,13 +259,13 @@ describe("approx-prefix-cache-producer", () => {
     ["clamps a size that no engine has", [1_000_000], 32_768],
   ])("%s", (_name, sizes, expected) => {
     const producer = create();
-    for (const [slot, blockSizeTokens] of sizes.entries()) pool.add(slot, { blockSizeTokens });
+    for (const blockSizeTokens of sizes) pool.add({ blockSizeTokens });
     expect(matchOf(producer, textRequest([textOf(1)]))?.blockSizeTokens).toBe(expected);
   });
 
   it("keeps its block size while half the pool still reports it, since a change forgets everything", () => {
     const producer = create();
-    const endpoints = [0, 1, 2].map((slot) => pool.add(slot, { blockSizeTokens: 128 }));
+    const endpoints = [0, 1, 2].map(() => pool.add({ blockSizeTokens: 128 }));
     send(producer, textRequest([textOf(4)]), endpoints[0] as Endpoint);
     pool.scrape(endpoints[0] as Endpoint, { blockSizeTokens: 256 });
     expect(matchOf(producer, textRequest([textOf(4)]))?.blockSizeTokens).toBe(128);
@@ -279,13 +279,13 @@ describe("approx-prefix-cache-producer", () => {
     ["no limit when both are 0", { maxPrefixTokensToMatch: 0, maxPrefixBlocksToMatch: 0 }, 9],
   ])("hashes up to %s", (_name, limits, blocks) => {
     const producer = create(limits);
-    pool.add(0);
+    pool.add();
     expect(matchOf(producer, textRequest([textOf(4), textOf(5)]))?.totalBlocks).toBe(blocks);
   });
 
   it("reports the predicted hit of every assignment", () => {
     const producer = create();
-    const endpoint = pool.add(0);
+    const endpoint = pool.add();
     const hits: [number, number][] = [];
     producer.hitObserver = { hit: (matchedBytes, totalBytes) => hits.push([matchedBytes, totalBytes]) };
     send(producer, textRequest([textOf(2)]), endpoint);
@@ -300,7 +300,7 @@ describe("approx-prefix-cache-producer", () => {
 
   it("matches more than 64 endpoints", () => {
     const producer = create();
-    const endpoints = Array.from({ length: 130 }, (_, slot) => pool.add(slot));
+    const endpoints = Array.from({ length: 130 }, () => pool.add());
     for (const [i, endpoint] of endpoints.entries()) send(producer, textRequest([textOf(1 + (i % 5))]), endpoint);
     expect(matched(producer, textRequest([textOf(5)]))).toEqual(endpoints.map((_, i) => 1 + (i % 5)));
   });

@@ -7,16 +7,16 @@ import {
   inflightLoadProducerDefinition,
 } from "../../../../src/data/producers/inflight-load-producer.ts";
 import type { InferenceRequest } from "../../../../src/request/inference-request.ts";
-import { assignmentOf, contextOf, createFakePool, type FakePool, textOf, textRequest } from "./fake-pool.ts";
+import { assignmentOf, contextOf, createPool, type Pool, textOf, textRequest } from "./pool.ts";
 
-let pool: FakePool;
+let pool: Pool;
 let first: Endpoint;
 let second: Endpoint;
 
 beforeEach(() => {
-  pool = createFakePool();
-  first = pool.add(0);
-  second = pool.add(1);
+  pool = createPool();
+  first = pool.add();
+  second = pool.add();
 });
 
 function create(parameters: Partial<InflightLoadParameters> = {}): InflightLoadProducer {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import { sessionIdKey } from "../../../../src/data/attributes.ts";
 import { SessionIdProducer, sessionIdProducerDefinition } from "../../../../src/data/producers/session-id-producer.ts";
-import { requestOf } from "./fake-pool.ts";
+import { requestOf } from "./pool.ts";
 
 describe("session-id-producer", () => {
   it.each([

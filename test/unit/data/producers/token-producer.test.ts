@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import { promptTokensKey } from "../../../../src/data/attributes.ts";
 import { TokenProducer, tokenProducerDefinition } from "../../../../src/data/producers/token-producer.ts";
-import { requestOf, textRequest } from "./fake-pool.ts";
+import { requestOf, textRequest } from "./pool.ts";
 
 describe("token-producer", () => {
   it("estimates four bytes of prompt text a token, over all prompts and none of the rest of the body", () => {

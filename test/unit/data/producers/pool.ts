@@ -1,89 +1,62 @@
-/** A pool of endpoints and requests as producers see them, held in literals. */
-import {
-  type Endpoint,
-  type EngineMetrics,
-  endpointName,
-  hostPortOf,
-  noMetrics,
-} from "../../../../src/data/endpoint.ts";
+/** The real endpoint store with a short way to fill it, and requests held in literals. */
+import { type Endpoint, type EngineMetrics, endpointName, noMetrics } from "../../../../src/data/endpoint.ts";
+import { createEndpointStore } from "../../../../src/data/endpoint-store.ts";
 import type { PluginContext } from "../../../../src/data/plugin.ts";
 import type { Assignment } from "../../../../src/data/producer.ts";
-import type { EndpointListener, EndpointStoreView } from "../../../../src/data/store-view.ts";
+import type { EndpointStoreView } from "../../../../src/data/store-view.ts";
 import { InferenceRequest } from "../../../../src/request/inference-request.ts";
 import type { ParsedBody, Prompt } from "../../../../src/request/parsed-body.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
 
-export interface FakePool extends EndpointStoreView {
-  /** Adds an endpoint to the slot. */
-  add(slot: number, metrics?: Partial<EngineMetrics>): Endpoint;
+export interface Pool extends EndpointStoreView {
+  add(metrics?: Partial<EngineMetrics>): Endpoint;
   /** A scrape: the endpoint's new snapshot. */
   scrape(endpoint: Endpoint, metrics: Partial<EngineMetrics>): Endpoint;
   remove(endpoint: Endpoint): void;
-  readonly listeners: ReadonlySet<EndpointListener>;
+  /** Listeners now subscribed. */
+  readonly listeners: number;
 }
 
-export function createFakePool(): FakePool {
-  let endpoints: readonly Endpoint[] = [];
-  let generation = 0;
-  const listeners = new Set<EndpointListener>();
+export function createPool(): Pool {
+  const store = createEndpointStore();
+  let added = 0;
+  let listeners = 0;
+  const current = (endpoint: Endpoint): Endpoint => {
+    const found = store.get(endpoint.name);
+    if (found === undefined) throw new Error("the endpoint has left");
+    return found;
+  };
+  const scrape = (endpoint: Endpoint, metrics: Partial<EngineMetrics>): Endpoint => {
+    store.setMetrics(endpoint.name, { ...noMetrics, ...metrics });
+    return current(endpoint);
+  };
   return {
     isSynced: true,
-    listeners,
-    snapshot: () => endpoints,
-    get: (name) => endpoints.find((endpoint) => endpoint.name === name),
+    get listeners() {
+      return listeners;
+    },
+    snapshot: () => store.snapshot(),
+    get: (name) => store.get(name),
+    book: (endpoint, tokens) => store.book(endpoint, tokens),
     subscribe(listener) {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
-    book(endpoint, tokens) {
-      const load = endpoint.load as { requests: number; tokens: number };
-      let held = tokens;
-      let isOpen = true;
-      load.requests += 1;
-      load.tokens += tokens;
-      const releaseTokens = (released: number) => {
-        const taken = isOpen ? Math.min(released, held) : 0;
-        held -= taken;
-        load.tokens -= taken;
-      };
-      return {
-        releaseTokens,
-        release() {
-          releaseTokens(held);
-          if (isOpen) load.requests -= 1;
-          isOpen = false;
-        },
+      const unsubscribe = store.subscribe(listener);
+      listeners += 1;
+      return () => {
+        listeners -= 1;
+        unsubscribe();
       };
     },
-    add(slot, metrics = {}) {
-      generation += 1;
-      const address = `10.0.${generation}.${slot}`;
-      const endpoint: Endpoint = {
-        name: endpointName("default", `pod-${generation}`),
-        namespace: "default",
-        slot,
-        generation,
-        address,
-        port: 8000,
-        hostPort: hostPortOf(address, 8000),
-        labels: new Map(),
-        metrics: { ...noMetrics, ...metrics },
-        load: { requests: 0, tokens: 0 },
-        attributes: new Map(),
-      };
-      endpoints = [...endpoints, endpoint];
-      for (const listener of listeners) listener.added?.(endpoint);
-      return endpoint;
+    add(metrics = {}) {
+      added += 1;
+      const name = `pod-${String(added).padStart(4, "0")}`;
+      const address = `10.0.${added >> 8}.${added & 255}`;
+      store.upsert("test", { namespace: "default", name, address, port: 8000, labels: new Map() });
+      const endpoint = store.get(endpointName("default", name));
+      if (endpoint === undefined) throw new Error("the store took no endpoint");
+      return scrape(endpoint, metrics);
     },
-    scrape(endpoint, metrics) {
-      const fresh: Endpoint = { ...endpoint, metrics: { ...noMetrics, ...metrics } };
-      endpoints = endpoints.map((other) => (other.name === endpoint.name ? fresh : other));
-      return fresh;
-    },
-    remove(endpoint) {
-      endpoints = endpoints.filter(({ name }) => name !== endpoint.name);
-      for (const listener of listeners) listener.removed?.(endpoint);
-    },
+    scrape,
+    remove: (endpoint) => store.remove("test", endpoint.name),
   };
 }
 
