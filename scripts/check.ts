@@ -20,10 +20,18 @@ const jest = ["--experimental-vm-modules", "--disable-warning=ExperimentalWarnin
 
 const steps: readonly Step[] = [
   { name: "generated code is current", command: [node, "scripts/gen.ts", "--check"] },
+  { name: "WebAssembly modules are current", command: [node, "scripts/build-wasm.ts", "--check"] },
   { name: "format and fast lint", command: [node, bin("biome"), "check", "--error-on-warnings", "."] },
-  { name: "typed lint", command: [node, bin("oxlint"), "--type-aware", "--deny-warnings", "src", "test", "bench", "scripts"] },
+  {
+    name: "typed lint",
+    command: [node, bin("oxlint"), "--type-aware", "--deny-warnings", "src", "test", "bench", "scripts"],
+  },
   { name: "types", command: [node, bin("tsc"), "--noEmit"] },
-  { name: "dependency rule and unit tests", command: [node, ...jest, "test/layers.test.ts", "test/unit"], isSuite: true },
+  {
+    name: "dependency rule and unit tests",
+    command: [node, ...jest, "test/layers.test.ts", "test/unit"],
+    isSuite: true,
+  },
   { name: "conformance", command: [node, ...jest, "--runInBand", "test/conformance"], isSuite: true },
   { name: "integration", command: [node, ...jest, "--runInBand", "test/integration"], isSuite: true },
   { name: "end to end", command: [node, ...jest, "--runInBand", "test/e2e"], isSuite: true },
@@ -35,7 +43,10 @@ const paint = (code: number, text: string) => (isTerminal ? `\u001b[${code}m${te
 
 function run(command: readonly string[]): Promise<{ readonly status: number; readonly output: string }> {
   const [program = "", ...args] = command;
-  const environment = { ...process.env, PATH: `${join(process.cwd(), "node_modules/.bin")}:${process.env["PATH"] ?? ""}` };
+  const environment = {
+    ...process.env,
+    PATH: `${join(process.cwd(), "node_modules/.bin")}:${process.env["PATH"] ?? ""}`,
+  };
   return new Promise((resolve) => {
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment });
     let output = "";
@@ -49,7 +60,9 @@ function run(command: readonly string[]): Promise<{ readonly status: number; rea
   });
 }
 
-function countsOf(report: string): { readonly passed: number; readonly failed: number; readonly skipped: number } | undefined {
+function countsOf(
+  report: string,
+): { readonly passed: number; readonly failed: number; readonly skipped: number } | undefined {
   try {
     const parsed = JSON.parse(readFileSync(report, "utf8")) as Record<string, number>;
     const brokenSuites = parsed["numRuntimeErrorTestSuites"] ?? 0;
@@ -73,11 +86,13 @@ for (const [index, step] of steps.entries()) {
   const { status, output } = await run([...step.command, ...suite]);
   const counts = step.isSuite ? countsOf(report) : undefined;
   // A skipped test is a defect here: nothing passes by skipping.
-  const stepFailed = counts === undefined ? Number(status !== 0) : counts.failed + counts.skipped || Number(status !== 0);
+  const stepFailed =
+    counts === undefined ? Number(status !== 0) : counts.failed + counts.skipped || Number(status !== 0);
   passed += counts?.passed ?? Number(status === 0);
   failed += stepFailed;
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
-  const tests = counts === undefined ? "" : ` ${counts.passed} tests${counts.skipped > 0 ? `, ${counts.skipped} skipped` : ""},`;
+  const tests =
+    counts === undefined ? "" : ` ${counts.passed} tests${counts.skipped > 0 ? `, ${counts.skipped} skipped` : ""},`;
   process.stdout.write(`${stepFailed === 0 ? paint(32, "ok") : paint(31, "FAILED")}${tests} ${seconds} s\n`);
   if (stepFailed > 0) process.stdout.write(`${output.replace(/^\{"numFailedTestSuites".*$/m, "")}\n`);
 }

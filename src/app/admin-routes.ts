@@ -1,11 +1,11 @@
 /** What the metrics port answers, by path. */
 import type { DecisionLog } from "../admin/decision-log.ts";
 import { type AdminRoute, json, text } from "../admin/http-server.ts";
+import type { EppSettings } from "../commands/epp-flags.ts";
 import type { EndpointStoreView } from "../data/store-view.ts";
 import type { RunningPipeline } from "../pipeline/pipeline.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Configuration } from "./configuration.ts";
-import type { EppSettings } from "./epp.ts";
 import type { Pool } from "./pool.ts";
 
 export interface AdminRouteOptions {

@@ -4,8 +4,7 @@
  */
 import { DecisionLog } from "../admin/decision-log.ts";
 import { startAdminServer } from "../admin/http-server.ts";
-import type { eppFlags } from "../commands/epp-flags.ts";
-import type { FlagValues } from "../config/flags.ts";
+import type { EppSettings } from "../commands/epp-flags.ts";
 import { createEndpointStore } from "../data/endpoint-store.ts";
 import { createSheddingAdmission } from "../flow-control/admission.ts";
 import type { SaturationDetector } from "../flow-control/saturation.ts";
@@ -20,8 +19,6 @@ import { createPluginRegistry } from "./plugins.ts";
 import { startPool } from "./pool.ts";
 import { watchPoolGauges } from "./pool-gauges.ts";
 import { startServing } from "./serving.ts";
-
-export type EppSettings = FlagValues<typeof eppFlags>;
 
 export interface RunningEpp {
   readonly grpcPort: number;

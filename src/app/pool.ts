@@ -1,4 +1,6 @@
 /** The pool of one picker: its endpoints by whichever discovery, their scraped metrics, and the objects (objectives, rewrites) that routing reads. */
+
+import type { EppSettings } from "../commands/epp-flags.ts";
 import type { Loaded } from "../config/instantiate.ts";
 import type { Discovery } from "../data/discovery/discovery.ts";
 import { createStaticDiscovery, parseEndpointList } from "../data/discovery/static.ts";
@@ -11,7 +13,6 @@ import type { DataSource, Extractor } from "../data/scrape/source.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Configuration } from "./configuration.ts";
-import type { EppSettings } from "./epp.ts";
 
 export interface Pool {
   readonly store: EndpointStore;

@@ -1,4 +1,6 @@
 /** The ports that gateways and kubelets talk to: ext-proc over the chosen transport, and health. */
+
+import type { EppSettings } from "../commands/epp-flags.ts";
 import { parseBytes } from "../config/duration.ts";
 import { generatedCodec } from "../extproc/codec/generated.ts";
 import { viewsCodec } from "../extproc/codec/views.ts";
@@ -17,7 +19,6 @@ import { outgoingBody } from "../request/splice.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Configuration } from "./configuration.ts";
-import type { EppSettings } from "./epp.ts";
 
 export interface Serving {
   readonly grpcPort: number;

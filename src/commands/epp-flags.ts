@@ -1,5 +1,5 @@
 /** The flags of `signalbox epp`: the reference picker's with its defaults (cmd/epp/runner, pkg/epp/server/options.go), and ours. */
-import type { FlagTable } from "../config/flags.ts";
+import type { FlagTable, FlagValues } from "../config/flags.ts";
 
 const GiB = 2 ** 30;
 const MiB = 2 ** 20;
@@ -350,3 +350,6 @@ export const eppFlags = {
     help: "Accepted for compatibility: times are RFC 3339.",
   },
 } as const satisfies FlagTable;
+
+/** What the flags and the environment said. */
+export type EppSettings = FlagValues<typeof eppFlags>;

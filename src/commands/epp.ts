@@ -1,13 +1,13 @@
 /** `signalbox epp`: the endpoint picker as a process. Signals: the first SIGTERM or SIGINT drains, the second ends at once. */
 import { readFileSync } from "node:fs";
-import { type EppSettings, startEpp } from "../app/epp.ts";
+import { startEpp } from "../app/epp.ts";
 import { ConfigError } from "../config/complete-config.ts";
 import { parseBytes } from "../config/duration.ts";
 import { parseEndpointList } from "../data/discovery/static.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { createLogger, type LogLevel, levelOfVerbosity } from "../telemetry/logger.ts";
 import { defineCommand, exitCode } from "./command.ts";
-import { eppFlags } from "./epp-flags.ts";
+import { type EppSettings, eppFlags } from "./epp-flags.ts";
 
 function validate(settings: EppSettings, given: ReadonlySet<string>): readonly string[] {
   const faults: string[] = [];
