@@ -53,10 +53,9 @@ function winners<Kind extends ManifestObject["kind"]>(
 
 /** Oldest first. Those without a timestamp, which only a cluster sets, come last and in the order of the files. */
 function byAge(a: ObjectOf<"InferenceModelRewrite">, b: ObjectOf<"InferenceModelRewrite">): number {
-  if (a.createdAtMs === b.createdAtMs) return 0;
-  if (a.createdAtMs === undefined) return 1;
-  if (b.createdAtMs === undefined) return -1;
-  return a.createdAtMs - b.createdAtMs;
+  const aMs = a.createdAtMs ?? Number.POSITIVE_INFINITY;
+  const bMs = b.createdAtMs ?? Number.POSITIVE_INFINITY;
+  return aMs === bMs ? 0 : aMs - bMs;
 }
 
 /** `files` holds the objects of each file, in the order of the files' names. */
