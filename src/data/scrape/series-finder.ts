@@ -23,6 +23,9 @@ const pagesPerSearch = 16;
 /** How far before its expected place a run is looked for. */
 const searchBackBytes = 512;
 
+/** Lines of wanted names read from one page: far more than any engine has, few enough that a lying page cannot hold the event loop. */
+const maxLines = 10_000;
+
 const lf = 10;
 
 interface Run {
@@ -41,6 +44,7 @@ export class SeriesFinder {
   /** In page order, constant names left out. */
   #runs: readonly Run[] = [];
   #pagesUntilSearch = 0;
+  #linesLeft = 0;
 
   constructor(names: readonly WantedName[]) {
     this.#names = names;
@@ -65,12 +69,15 @@ export class SeriesFinder {
 
   #readAtKnownPlaces(page: Buffer, sink: SampleSink): boolean {
     let drift = 0;
+    let end = 0;
+    this.#linesLeft = maxLines;
     for (const run of this.#runs) {
       const offset = this.#locate(page, run.name, run.offset + drift);
-      if (offset < 0) return false;
+      // Before the end of the run before it: runs have merged or changed places, and lines would be read twice.
+      if (offset < end) return false;
       drift = offset - run.offset;
       run.offset = offset;
-      this.#readRun(page, offset, run.name, sink);
+      end = this.#readRun(page, offset, run.name, sink);
     }
     return true;
   }
@@ -93,9 +100,10 @@ export class SeriesFinder {
 
   #search(page: Buffer, sink: SampleSink): void {
     const runs: Run[] = [];
+    this.#linesLeft = maxLines;
     for (let name = 0; name < this.#names.length; name++) {
       let offset = this.#isLineOf(page, 0, name) ? 0 : this.#findFrom(page, name, 0);
-      while (offset >= 0) {
+      while (offset >= 0 && this.#linesLeft > 0) {
         if (this.#names[name]?.isConstant === false) runs.push({ name, offset });
         const end = this.#readRun(page, offset, name, sink);
         // One byte back: the line break before a following line is part of what is searched for.
@@ -121,7 +129,8 @@ export class SeriesFinder {
     do {
       if (readSample(page, at + length, this.#sample)) sink.sample(name, page, this.#sample);
       at = this.#sample.next;
-    } while (at < page.length && this.#isLineOf(page, at, name));
+      this.#linesLeft--;
+    } while (at < page.length && this.#linesLeft > 0 && this.#isLineOf(page, at, name));
     return at;
   }
 

@@ -38,7 +38,8 @@ export interface GetHandler {
   failed(failure: GetFailure, detail: string): void;
 }
 
-export const defaultResponseLimits: ResponseLimits = { maxHeaderBytes: 65_536, maxBodyBytes: 16 * 1024 * 1024 };
+/** A hundred times a usual metrics page; a client keeps a buffer of the largest answer it had, so this bounds that too. */
+export const defaultResponseLimits: ResponseLimits = { maxHeaderBytes: 65_536, maxBodyBytes: 4 * 1024 * 1024 };
 
 /**
  * One read of any connection lands here and is used up before the next: reading is synchronous on the one event loop, so a hundred

@@ -89,7 +89,7 @@ const quick: ScrapeOptions = {
   maxBackoffMs: 20,
 };
 
-interface Record_ {
+interface Observed {
   readonly warnings: unknown[];
   readonly infos: unknown[];
   readonly polls: string[];
@@ -100,8 +100,8 @@ function scrape(
   store: EndpointStore,
   options: Partial<ScrapeOptions> = {},
   bindings: readonly ScrapeBinding[] = [coreBinding],
-): { scraper: Scraper; record: Record_ } {
-  const record: Record_ = { warnings: [], infos: [], polls: [], extracts: [] };
+): { scraper: Scraper; record: Observed } {
+  const record: Observed = { warnings: [], infos: [], polls: [], extracts: [] };
   const scraper = createScraper({
     store,
     bindings,
