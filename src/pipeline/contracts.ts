@@ -52,7 +52,10 @@ export interface Exchange {
 export interface Pipeline {
   /** Calls done exactly once, possibly before it returns, unless cancelled first. */
   decide(request: InferenceRequest, subset: Subset, done: (decision: Decision) => void): PendingDecision;
-  /** A header-only request: any endpoint of the subset at random, no scheduling. */
+  /**
+   * A header-only request: any endpoint of the subset at random, no scheduling. Nothing is booked or measured; of the observers only
+   * `responseHeaders` hears of it.
+   */
   decideBodyless(request: InferenceRequest, subset: Subset): Decision;
   /** Counts a request that was refused before a pipeline could see it (413, bad JSON): metrics only. */
   refused(rejection: Rejection, model: string): void;

@@ -7,8 +7,8 @@ import type { Endpoints } from "../data/endpoint.ts";
 import type { Assignment, EndCause } from "../data/producer.ts";
 import type { WaitingAdmission } from "../flow-control/admission.ts";
 import type { InferenceRequest } from "../request/inference-request.ts";
-import { type Rejection, reject } from "../request/rejection.ts";
-import { type Cycle, isRejection, type ProfileOutcome, type SchedulingResult } from "../scheduling/contracts.ts";
+import type { Rejection } from "../request/rejection.ts";
+import { type Cycle, isRejection } from "../scheduling/contracts.ts";
 import { scheduleScreened, screen } from "../scheduling/scheduler.ts";
 import { isPrefixHeld, prefersIfAvailable } from "./conditional-decode.ts";
 import type { Decision, PendingDecision, Subset } from "./contracts.ts";
@@ -16,21 +16,11 @@ import type { DecisionRecording } from "./decision-sink.ts";
 import type { PipelineDependencies } from "./dependencies.ts";
 import { errorCodeOf, type RoutedExchange } from "./exchange.ts";
 import { HeaderList } from "./header-list.ts";
+import { pickedByProfile, type Scheduled, scoresOf } from "./outcome.ts";
 import type { PlanHooks } from "./plan-hooks.ts";
 import { Production } from "./production.ts";
+import { internalError, maxModelLength, modelTooLong, noCandidates, prefixNotHeld } from "./refusals.ts";
 import { allowedEndpoints } from "./subset.ts";
-
-type Scheduled = Extract<SchedulingResult, { kind: "scheduled" }>;
-
-export const noCandidates = reject("ServiceUnavailable", "failed to find endpoint candidates for serving the request", {
-  droppedReason: "rejected-no-endpoints",
-  retryAfterSeconds: 1,
-});
-/** Longest model name taken, in UTF-16 units: a path on disk fits, and what is kept by model (metrics, the decision log) stays bounded. */
-export const maxModelLength = 4096;
-const modelTooLong = reject("BadRequest", `model is longer than ${maxModelLength} characters`, { param: "model" });
-const prefixNotHeld = reject("PreconditionFailed", "no decode worker has the requested KV cache");
-const internalError = reject("Internal", "the request could not be routed because of an internal error");
 
 /** What a decision needs of the pipeline that made it. */
 export interface DecidingOwner {
@@ -42,22 +32,6 @@ export interface DecidingOwner {
     readonly recording: DecisionRecording | undefined;
   }): RoutedExchange;
   settled(deciding: Deciding): void;
-}
-
-function pickedByProfile(outcomes: ReadonlyMap<string, ProfileOutcome>): ReadonlyMap<string, Endpoints> {
-  const byProfile = new Map<string, Endpoints>();
-  for (const [profile, outcome] of outcomes) {
-    if (outcome.kind === "picked") byProfile.set(profile, outcome.endpoints);
-  }
-  return byProfile;
-}
-
-function scoresOf(result: Scheduled): ReadonlyMap<string, number> | undefined {
-  const outcome = result.outcomes.get(result.primary);
-  if (outcome?.kind !== "picked") return undefined;
-  const scores = new Map<string, number>();
-  for (const [endpoint, total] of outcome.totals) scores.set(endpoint.hostPort, total);
-  return scores;
 }
 
 export class Deciding implements PendingDecision {

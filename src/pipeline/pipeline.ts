@@ -8,10 +8,11 @@ import type { InferenceRequest } from "../request/inference-request.ts";
 import type { Rejection } from "../request/rejection.ts";
 import type { SchedulingPlan } from "../scheduling/contracts.ts";
 import type { Decision, PendingDecision, Pipeline, Subset } from "./contracts.ts";
-import { Deciding, type DecidingOwner, noCandidates } from "./deciding.ts";
+import { Deciding, type DecidingOwner } from "./deciding.ts";
 import type { PipelineDependencies } from "./dependencies.ts";
 import { type ExchangeInit, type ExchangeOwner, RoutedExchange } from "./exchange.ts";
 import { PlanHooks } from "./plan-hooks.ts";
+import { noCandidates } from "./refusals.ts";
 import { allowedEndpoints } from "./subset.ts";
 
 /** What the process around a pipeline sees of it besides the front doors' contract. */
