@@ -2,7 +2,7 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2, type Settings } from "node:http2";
 import { connect as connectTcp, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
-import { Client, credentials, Metadata } from "@grpc/grpc-js";
+import { Client, credentials, logVerbosity, Metadata, setLogVerbosity } from "@grpc/grpc-js";
 import { createGrpcJsTransport } from "../../src/net/grpc/grpc-js-transport.ts";
 import { createHttp2Transport } from "../../src/net/grpc/http2-transport.ts";
 import {
@@ -14,6 +14,9 @@ import {
   type TlsMaterial,
 } from "../../src/net/grpc/transport.ts";
 import { createSelfSigned } from "../../src/net/tls.ts";
+
+// The library writes to the console by itself, faults that a test provokes included.
+setLogVerbosity(logVerbosity.NONE);
 
 export const implementations = [
   ["http2", createHttp2Transport],
@@ -41,10 +44,10 @@ export interface Fixture {
   readonly faults: unknown[];
   readonly client: Client;
   /** A raw HTTP/2 connection; `settings` are the client's own. */
-  connect(settings?: Settings): ClientHttp2Session;
+  readonly connect: (settings?: Settings) => ClientHttp2Session;
   /** Takes the network away from a raw connection: no frame says goodbye. */
-  sever(session: ClientHttp2Session): void;
-  close(): Promise<void>;
+  readonly sever: (session: ClientHttp2Session) => void;
+  readonly close: () => Promise<void>;
 }
 
 type Create = (options: GrpcTransportOptions) => Promise<GrpcTransport>;

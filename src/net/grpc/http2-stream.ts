@@ -10,9 +10,12 @@ import { type GrpcStream, type GrpcStreamHandler, grpcStatus, type StreamCloseCa
 const prefixBytes = 5;
 /** Up to this size the messages of a tick are copied into one buffer: cheaper than a vector of small writes. */
 const coalesceBytes = 16 * 1024;
+/** In a larger flush a part of this size is worth a write of its own. */
+const largeBytes = 4 * 1024;
 
-const responseHeaders = { ":status": 200, "content-type": "application/grpc", "grpc-accept-encoding": "identity,gzip" };
-const respondOptions = { waitForTrailers: true };
+const responseHeaders = { ":status": 200, "content-type": "application/grpc" };
+/** A date header says nothing to a gRPC client. */
+const respondOptions = { waitForTrailers: true, sendDate: false };
 const okTrailers = { "grpc-status": "0" };
 
 /** What a stream needs of its transport. */
@@ -196,38 +199,43 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.write(out, true);
   }
 
-  /** Large parts leave uncopied; the small ones between them (prefixes, protobuf heads) are joined. */
+  /** Large parts leave uncopied; the small ones between them (prefixes, protobuf heads) are joined in one buffer, written piece by piece. */
   private writeParts(): void {
-    this.stream.cork();
-    let small = Buffer.allocUnsafe(coalesceBytes);
+    const small = Buffer.allocUnsafe(this.queuedBytes - this.largeBytes());
+    const lastMessage = this.queue.length - 1;
+    let start = 0;
     let at = 0;
-    const flushSmall = (room: number): void => {
-      if (small.length - at >= room) return;
-      if (at > 0) this.write(small.subarray(0, at), false);
-      small = Buffer.allocUnsafe(coalesceBytes);
-      at = 0;
-    };
-    for (let index = 0; index < this.queue.length; index++) {
-      flushSmall(prefixBytes);
+    this.stream.cork();
+    for (let index = 0; index <= lastMessage; index++) {
       at = writePrefix(small, at, this.sizes[index] ?? 0);
-      for (const bytes of this.queue[index] ?? []) {
-        if (bytes.length <= coalesceBytes / 4) {
-          flushSmall(bytes.length);
+      const parts = this.queue[index] ?? [];
+      for (let part = 0; part < parts.length; part++) {
+        const bytes = parts[part];
+        if (bytes === undefined) continue;
+        if (bytes.length < largeBytes) {
           small.set(bytes, at);
           at += bytes.length;
           continue;
         }
-        if (at > 0) {
-          this.write(small.subarray(0, at), false);
-          small = small.subarray(at);
-          at = 0;
-        }
-        this.write(bytes, false);
+        if (at > start) this.write(small.subarray(start, at), false);
+        start = at;
+        this.write(bytes, index === lastMessage && part === parts.length - 1);
       }
     }
-    if (at > 0) this.write(small.subarray(0, at), true);
-    else if (this.written !== undefined) this.stream.write(noBytes, this.written);
+    if (at > start) this.write(small.subarray(start, at), true);
     this.stream.uncork();
+  }
+
+  private largeBytes(): number {
+    let sum = 0;
+    for (let index = 0; index < this.queue.length; index++) {
+      const parts = this.queue[index] ?? [];
+      for (let part = 0; part < parts.length; part++) {
+        const size = parts[part]?.length ?? 0;
+        if (size >= largeBytes) sum += size;
+      }
+    }
+    return sum;
   }
 
   private write(bytes: Uint8Array, isLast: boolean): void {
@@ -331,8 +339,6 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.end(grpcStatus.internal, "internal error");
   }
 }
-
-const noBytes = Buffer.alloc(0);
 
 function writePrefix(out: Buffer, at: number, sizeBytes: number): number {
   out[at] = 0;
