@@ -2,9 +2,9 @@
  * Polls one data source of one endpoint: at most one request in flight, failures counted into episodes (one log line when one begins, one
  * when it ends), the next poll put off while it fails. Its scraper says when; it has no timer of its own.
  */
-import { GetClient, type GetFailure, type GetHandler } from "../../net/http1/get-client.ts";
+import { GetClient, type GetFailure, type GetHandler, type GetTarget } from "../../net/http1/get-client.ts";
 import type { Logger } from "../../telemetry/log.ts";
-import type { Endpoint, EndpointName } from "../endpoint.ts";
+import { type Endpoint, type EndpointName, hostPortOf } from "../endpoint.ts";
 import type { ScrapeSink } from "../endpoint-store.ts";
 import type { DataSource, Extractor, PageReader, ReadOutcome } from "./source.ts";
 
@@ -54,7 +54,9 @@ export class Poller implements GetHandler {
   readonly #name: EndpointName;
   readonly #source: DataSource;
   readonly #extractors: readonly OpenExtractor[];
-  readonly #client: GetClient;
+  #target: GetTarget;
+  #client: GetClient;
+  #redirects = 0;
   #startedAtMs = 0;
   #succeededAtMs = Number.NEGATIVE_INFINITY;
   #consecutiveFailures = 0;
@@ -75,7 +77,8 @@ export class Poller implements GetHandler {
     this.#name = endpoint.name;
     this.#source = source;
     this.#extractors = extractors.map((extractor) => ({ type: extractor.extractorType, reader: extractor.open() }));
-    this.#client = new GetClient(source.target(endpoint), this);
+    this.#target = source.target(endpoint);
+    this.#client = new GetClient(this.#target, this);
     this.#dueAtMs = dueAtMs;
   }
 
@@ -121,8 +124,9 @@ export class Poller implements GetHandler {
     };
   }
 
-  responded(status: number, body: Buffer): void {
+  responded(status: number, body: Buffer, location: string): void {
     if (status !== 200) {
+      if (location !== "" && this.#follow(status, location)) return;
       this.#pollFailed(`HTTP ${status}`);
       return;
     }
@@ -148,6 +152,22 @@ export class Poller implements GetHandler {
 
   failed(failure: GetFailure, detail: string): void {
     if (failure !== "CLOSED") this.#pollFailed(`${failure}: ${detail}`);
+  }
+
+  /**
+   * Web frameworks send "/metrics" to "/metrics/". The new path is kept for the polls to come; another host is never followed: an engine has
+   * no business sending the picker elsewhere.
+   */
+  #follow(status: number, location: string): boolean {
+    if (status < 300 || status > 399 || this.#redirects >= maxRedirects) return false;
+    const path = sameHostPath(this.#target, location);
+    if (path === undefined) return false;
+    this.#redirects++;
+    this.#client.close();
+    this.#target = { ...this.#target, path };
+    this.#client = new GetClient(this.#target, this);
+    this.#dueAtMs = this.#startedAtMs;
+    return true;
   }
 
   #pollFailed(reason: string): void {
@@ -188,6 +208,16 @@ export class Poller implements GetHandler {
 }
 
 const nothing: readonly string[] = [];
+/** Over the life of a poller. */
+const maxRedirects = 3;
+
+/** Path and query of a redirect that stays with the server; undefined when it leads elsewhere or nowhere. */
+function sameHostPath({ address, port, path, tls }: GetTarget, location: string): string | undefined {
+  const base = `${tls === undefined ? "http" : "https"}://${hostPortOf(address, port)}${path}`;
+  if (!URL.canParse(location, base)) return undefined;
+  const url = new URL(location, base);
+  return url.origin === new URL(base).origin ? url.pathname + url.search : undefined;
+}
 
 /** An extractor may be a user's own: what it throws is a failed page, not the end of the loop. */
 function readSafely(

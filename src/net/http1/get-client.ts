@@ -32,8 +32,8 @@ export type GetFailure = ResponseFault | "CONNECT_FAILED" | "CONNECTION_LOST" | 
 
 /** Exactly one of the two is called for each `get`, never before it returns. */
 export interface GetHandler {
-  /** `body` is valid until the call returns. */
-  responded(status: number, body: Buffer): void;
+  /** `body` is valid until the call returns; `location` is that header, "" without one. */
+  responded(status: number, body: Buffer, location: string): void;
   /** `detail` for people, e.g. "ECONNREFUSED". */
   failed(failure: GetFailure, detail: string): void;
 }
@@ -140,7 +140,7 @@ export class GetClient {
   #complete(): void {
     if (!this.#reader.keepsAlive) this.#drop();
     this.#isBusy = false;
-    this.#handler.responded(this.#reader.status, this.#reader.body());
+    this.#handler.responded(this.#reader.status, this.#reader.body(), this.#reader.location);
   }
 
   /** The peer sends no more; a body without a length is complete. */

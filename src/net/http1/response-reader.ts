@@ -26,6 +26,7 @@ const contentLength = Buffer.from("content-length");
 const transferEncoding = Buffer.from("transfer-encoding");
 const contentEncoding = Buffer.from("content-encoding");
 const connection = Buffer.from("connection");
+const location = Buffer.from("location");
 const noBytes = Buffer.alloc(0);
 /** A chunk size of more digits than this is beyond every limit. */
 const maxChunkSizeDigits = 8;
@@ -45,6 +46,8 @@ export class ResponseReader {
   #gatheredLength = 0;
 
   status = 0;
+  /** Value of the Location header; "" without one. */
+  location = "";
   /** False when the peer closes after this response, or the body ends only with the connection. */
   keepsAlive = true;
 
@@ -61,6 +64,7 @@ export class ResponseReader {
     this.#piece = noBytes;
     this.#gatheredLength = 0;
     this.status = 0;
+    this.location = "";
     this.keepsAlive = true;
   }
 
@@ -155,9 +159,9 @@ export class ResponseReader {
     let line = head.indexOf(lf, start) + 1;
     while (line < end) {
       const next = head.indexOf(lf, line) + 1;
-      // Only four names matter, and they begin with c or t.
+      // Only five names matter, and they begin with c, l or t.
       const first = (head[line] ?? 0) | 0x20;
-      if (first === 0x63 || first === 0x74) {
+      if (first === 0x63 || first === 0x6c || first === 0x74) {
         const nameEnd = head.indexOf(colon, line);
         if (nameEnd > line && nameEnd < next) {
           if (isName(head, line, nameEnd, contentLength)) {
@@ -173,6 +177,8 @@ export class ResponseReader {
             const value = headerValue(head, nameEnd + 1, next);
             if (value.includes("close")) this.keepsAlive = false;
             else if (value.includes("keep-alive")) this.keepsAlive = true;
+          } else if (isName(head, line, nameEnd, location)) {
+            this.location = head.toString("latin1", nameEnd + 1, next).trim();
           }
         }
       }

@@ -221,6 +221,37 @@ describe("the scraper", () => {
     await until(() => endpointIn(store, "a").metrics.waitingRequests === 2);
   });
 
+  it("follows a redirect to another path of the same server once, and keeps to it", async () => {
+    const asked: (string | undefined)[] = [];
+    const { port } = await engine((request, response) => {
+      asked.push(request.url);
+      if (request.url === "/metrics/?all=1") {
+        response.end(vllmPage({ waiting: 8, running: 1, kvUsage: 0.5, requests: 9 }));
+      } else response.writeHead(307, { location: `http://${request.headers.host}/metrics/?all=1` }).end();
+    });
+    const store = createEndpointStore();
+    add(store, "a", port);
+    const { record } = scrape(store);
+    await until(() => asked.length >= 5);
+    expect(asked.slice(0, 3)).toEqual(["/metrics", "/metrics/?all=1", "/metrics/?all=1"]);
+    expect(endpointIn(store, "a").metrics.waitingRequests).toBe(8);
+    expect(record.polls).toEqual([]);
+  });
+
+  it.each([
+    ["to another server", "http://127.0.0.1:1/metrics"],
+    ["to another scheme", "https://127.0.0.1/metrics"],
+    ["in a circle", "/metrics"],
+    ["to nowhere", "http://["],
+  ])("counts a redirect %s as a failed poll", async (_case, location) => {
+    const { port } = await engine((_request, response) => response.writeHead(302, { location }).end());
+    const store = createEndpointStore();
+    add(store, "a", port);
+    const { scraper, record } = scrape(store);
+    await until(() => record.polls.length >= 3);
+    expect(only(scraper)).toMatchObject({ isHealthy: false, lastFailure: "HTTP 302" });
+  });
+
   it("counts pages without a wanted series as extract failures and keeps scraping", async () => {
     const { port } = await engine((_request, response) => response.end("nothing 1\n"));
     const store = createEndpointStore();
