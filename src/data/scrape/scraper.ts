@@ -46,6 +46,8 @@ export interface Scraper {
   noteTraffic(nowMs: number): void;
   status(): readonly PollStatus[];
   readonly isIdle: boolean;
+  /** Current time between two polls of an endpoint. A freshness threshold below twice this would call sound metrics stale. */
+  readonly intervalMs: number;
   close(): Promise<void>;
 }
 
@@ -137,12 +139,12 @@ class ScrapeLoop implements Scraper {
     for (const name of this.#pollers.keys()) this.#remove(name);
   }
 
-  get #intervalMs(): number {
+  get intervalMs(): number {
     return this.#isIdle ? this.#options.idleIntervalMs : this.#options.refreshIntervalMs;
   }
 
   get #tickMs(): number {
-    return Math.min(this.#intervalMs / this.#ticksPerInterval, maxTickMs);
+    return Math.min(this.intervalMs / this.#ticksPerInterval, maxTickMs);
   }
 
   /** Ticks keep to a grid: a late one does not put off those after it. */
@@ -155,7 +157,7 @@ class ScrapeLoop implements Scraper {
 
   #tick(): void {
     const nowMs = this.#now();
-    const intervalMs = this.#intervalMs;
+    const intervalMs = this.intervalMs;
     const tickMs = this.#tickMs;
     // Half a tick of tolerance: timers fire a little early or late, and a poll that misses its tick would wait for the next.
     const horizonMs = nowMs + tickMs / 2;

@@ -13,6 +13,7 @@ import {
   type ScrapeBinding,
   type ScrapeOptions,
   type Scraper,
+  scrapeOptions,
 } from "../../../../src/data/scrape/scraper.ts";
 import type { DataSource, Extractor } from "../../../../src/data/scrape/source.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
@@ -333,10 +334,11 @@ describe("the scraper", () => {
     for (let index = 0; index < 20; index++) add(store, `e${index}`, port);
     const { scraper } = scrape(store, { idleAfterMs: 40 });
     await until(() => scraper.isIdle && requests() >= 20);
+    expect(scraper.intervalMs).toBe(60_000);
     const rested = requests();
     const calledAtMs = performance.now();
     scraper.noteTraffic(calledAtMs);
-    expect(scraper.isIdle).toBe(false);
+    expect([scraper.isIdle, scraper.intervalMs]).toEqual([false, 10]);
     await until(() => store.snapshot().every((endpoint) => endpoint.metrics.updatedAtMs > calledAtMs));
     // Woken, not just reached by the next slow round (which is a minute away).
     expect(requests()).toBeGreaterThanOrEqual(rested + 20);
@@ -366,6 +368,17 @@ describe("the scraper", () => {
     expect(scraper.isIdle).toBe(false);
     booking.release();
     await until(() => scraper.isIdle);
+  });
+});
+
+describe("the intervals of a scraper", () => {
+  it.each([
+    [50, 50, 1000],
+    [20, 20, 400],
+    [1, 10, 200],
+    [5000, 5000, 5000],
+  ])("for a refresh of %i ms are %i ms in traffic and %i ms when idle", (refresh, fast, idle) => {
+    expect(scrapeOptions(refresh)).toMatchObject({ refreshIntervalMs: fast, idleIntervalMs: idle });
   });
 });
 
