@@ -99,6 +99,12 @@ class Watcher implements CertificateWatcher {
     }
   }
 
+  /** After a fault the folder may be another one of the same name, which the old watcher does not see. */
+  private watchAgain(): void {
+    this.fsWatcher?.close();
+    this.watchFolder();
+  }
+
   private settle(): void {
     if (this.closed) return;
     clearTimeout(this.settleTimer);
@@ -127,6 +133,7 @@ class Watcher implements CertificateWatcher {
         ...(ciphers === undefined ? {} : { ciphers }),
       });
       if (this.closed) return;
+      if (this.lastFault !== undefined) this.watchAgain();
       this.lastFault = undefined;
       const { current } = this;
       this.current = material;

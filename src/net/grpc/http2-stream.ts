@@ -304,6 +304,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   }
 
   wantTrailers(): void {
+    if (this.closed || this.stream.destroyed || this.stream.closed) return;
     this.statusSent = true;
     if (this.status === grpcStatus.ok && this.statusMessage === "") this.stream.sendTrailers(okTrailers);
     else {

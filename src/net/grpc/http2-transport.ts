@@ -52,6 +52,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   private readonly server: Http2Server | Http2SecureServer;
   private readonly connections: Map<Http2Session, Connection>;
   private readonly sockets: Set<Socket>;
+  private readonly endedSockets: Set<Socket>;
   private sweepTimer: NodeJS.Timeout | undefined;
   private draining: boolean;
   private quietWaiters: (() => void)[];
@@ -66,6 +67,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     this.handshakeTimeoutMs = handshakeTimeoutMsOf(options);
     this.connections = new Map();
     this.sockets = new Set();
+    this.endedSockets = new Set();
     this.sweepTimer = undefined;
     this.draining = false;
     this.quietWaiters = [];
@@ -86,6 +88,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
             unknownProtocolTimeout: 1_000,
           });
     server.on("connection", (socket: Socket) => this.socketOpened(socket));
+    server.on("secureConnection", (socket: Socket) => this.socketOpened(socket));
     server.on("session", (session: ServerHttp2Session) => this.sessionOpened(session));
     server.on("stream", (stream, headers) => this.streamOpened(stream, headers));
     // A peer's broken connection is its own affair.
@@ -166,6 +169,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   private sweep(): void {
     const { idleTimeoutMs } = this.options;
     const nowMs = performance.now();
+    this.sweepSockets();
     for (const [session, connection] of this.connections) {
       const quietMs = nowMs - connection.quietSinceMs;
       if (!connection.prefaceDone) {
@@ -176,10 +180,22 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     }
   }
 
+  /** A socket that we ended and whose peer does not end its side has the time between two sweeps to do so. */
+  private sweepSockets(): void {
+    for (const socket of this.sockets) {
+      if (!socket.writableEnded) continue;
+      if (this.endedSockets.has(socket)) socket.destroy();
+      else this.endedSockets.add(socket);
+    }
+  }
+
   private socketOpened(socket: Socket): void {
     this.sockets.add(socket);
     socket.setNoDelay(true);
-    socket.once("close", () => this.sockets.delete(socket));
+    socket.once("close", () => {
+      this.sockets.delete(socket);
+      this.endedSockets.delete(socket);
+    });
   }
 
   private sessionOpened(session: ServerHttp2Session): void {

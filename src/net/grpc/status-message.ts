@@ -1,5 +1,9 @@
+/** Longer messages are cut: a header that a peer refuses would cost the status as well. */
+const maxCharacters = 1024;
+
 /** grpc-message is percent-encoded UTF-8 (gRPC over HTTP/2, "Responses"): printable ASCII but "%" stays as it is. */
-export function encodeStatusMessage(message: string): string {
+export function encodeStatusMessage(text: string): string {
+  const message = text.slice(0, maxCharacters);
   if (/^[\x20-\x24\x26-\x7e]*$/.test(message)) return message;
   let encoded = "";
   for (const byte of Buffer.from(message)) {

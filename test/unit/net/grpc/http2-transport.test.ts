@@ -1,0 +1,175 @@
+/** What only frames can show: how Envoy ends streams, how replies are packed, and that no bytes bring the server down. */
+import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import fc from "fast-check";
+import { createHttp2Transport } from "../../../../src/net/grpc/http2-transport.ts";
+import type { GrpcStream, GrpcTransport } from "../../../../src/net/grpc/transport.ts";
+import { endStream, FrameClient, frameType, grpcMessage, http2Frame, requestHeaders } from "./http2-frames.ts";
+
+const cancel = Buffer.from([0, 0, 0, 8]);
+const internalError = Buffer.from([0, 0, 0, 2]);
+const noError = Buffer.from([0, 0, 0, 0]);
+
+async function until(what: string, condition: () => boolean): Promise<void> {
+  const deadlineMs = performance.now() + 3_000;
+  while (!condition()) {
+    if (performance.now() > deadlineMs) throw new Error(`waited in vain for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+describe("the http2 transport, frame by frame", () => {
+  let transport: GrpcTransport;
+  let client: FrameClient;
+  let events: string[];
+  let faults: unknown[];
+  let act: (stream: GrpcStream, text: string) => void;
+
+  beforeEach(async () => {
+    events = [];
+    faults = [];
+    act = (stream, text) => stream.send([Buffer.from(text)]);
+    transport = await createHttp2Transport({
+      host: "127.0.0.1",
+      port: 0,
+      tls: undefined,
+      maxMessageBytes: 1 << 20,
+      maxSendMessageBytes: undefined,
+      maxStreamsPerConnection: 100,
+      maxHeaderBytes: 64 * 1024,
+      idleTimeoutMs: 0,
+      methods: new Map([
+        [
+          "/t/t",
+          (stream) => ({
+            message(bytes) {
+              events.push(bytes.toString());
+              act(stream, bytes.toString());
+            },
+            halfClosed: () => events.push("halfClosed"),
+            closed: (cause) => events.push(`closed ${cause}`),
+          }),
+        ],
+      ]),
+      onError: (error) => faults.push(error),
+    });
+    client = new FrameClient(transport.port);
+  });
+
+  afterEach(async () => {
+    client.socket.destroy();
+    await transport.close();
+    expect(faults).toEqual([]);
+  });
+
+  const data = (text: string, flags = 0): Buffer => http2Frame(frameType.data, flags, 1, grpcMessage(text));
+
+  it.each([
+    ["CANCEL", cancel],
+    ["INTERNAL_ERROR, as Envoy sends", internalError],
+    ["NO_ERROR", noError],
+  ])("hears RST_STREAM alone (%s) as a reset and not as a half-close", async (_name, code) => {
+    client.write(requestHeaders(1, "/t/t"), data("x"));
+    await until("the reply", () => client.of(frameType.data, 1).length > 0);
+    client.write(http2Frame(frameType.resetStream, 0, 1, code));
+    await until("the end", () => events.at(-1) === "closed reset");
+    expect(events).toEqual(["x", "closed reset"]);
+    expect(transport.openStreams).toBe(0);
+  });
+
+  it.each([
+    ["at once", 0],
+    ["after the reply", 1],
+  ])("hears END_STREAM with RST_STREAM right behind it, %s, as one end", async (_name, replies) => {
+    client.write(requestHeaders(1, "/t/t"), data("x"));
+    await until("the reply", () => client.of(frameType.data, 1).length >= replies);
+    client.write(http2Frame(frameType.data, endStream, 1), http2Frame(frameType.resetStream, 0, 1, internalError));
+    await until("the end", () => events.at(-1) === "closed reset");
+    expect(events.filter((event) => event !== "halfClosed")).toEqual(["x", "closed reset"]);
+  });
+
+  it("leaves a half-closed stream open until it is ended", async () => {
+    client.write(requestHeaders(1, "/t/t"), data("x", endStream));
+    await until("the half-close", () => events.includes("halfClosed"));
+    client.write(http2Frame(frameType.ping, 0, 0, Buffer.alloc(8)));
+    await until("the pong", () => client.of(frameType.ping, 0).length > 0);
+    expect(events).toEqual(["x", "halfClosed"]);
+    expect(transport.openStreams).toBe(1);
+  });
+
+  it("sends the messages of one tick as one DATA frame, together with the response headers", async () => {
+    act = (stream) => {
+      for (let index = 0; index < 20; index++) stream.send([Buffer.from("head"), Buffer.from(` ${index}`)]);
+    };
+    client.write(requestHeaders(1, "/t/t"), data("x"));
+    await until("the reply", () => client.of(frameType.data, 1).length > 0);
+    expect(client.of(frameType.data, 1)).toHaveLength(1);
+    const joined = client.reads.find((read) => read.some(({ type }) => type === frameType.data));
+    expect(joined?.map(({ type }) => type)).toEqual(expect.arrayContaining([frameType.headers, frameType.data]));
+  });
+
+  it("dismisses a client that still sends when its stream has ended", async () => {
+    act = (stream) => stream.end(0);
+    client.write(requestHeaders(1, "/t/t"), data("x"));
+    await until("the reset", () => client.of(frameType.resetStream, 1).length > 0);
+    const order = client.frames.filter(({ streamId }) => streamId === 1).map(({ type }) => type);
+    expect(order).toEqual([frameType.headers, frameType.resetStream]);
+    expect(client.of(frameType.resetStream, 1)[0]?.payload).toEqual(noError);
+    expect(events).toEqual(["x", "closed ended"]);
+  });
+
+  it("ends with INTERNAL when the client ends within a message", async () => {
+    client.write(
+      requestHeaders(1, "/t/t"),
+      http2Frame(frameType.data, endStream, 1, grpcMessage("cut").subarray(0, 6)),
+    );
+    await until("the end", () => events.length > 0);
+    expect(events).toEqual(["closed ended"]);
+  });
+
+  it("takes padded DATA and unknown frame types", async () => {
+    const message = grpcMessage("padded");
+    const padded = Buffer.concat([Buffer.from([3]), message, Buffer.alloc(3)]);
+    client.write(
+      requestHeaders(1, "/t/t"),
+      http2Frame(0xfa, 0, 1, Buffer.from("?")),
+      http2Frame(frameType.data, 8, 1, padded),
+    );
+    await until("the message", () => events.length > 0);
+    expect(events).toEqual(["padded"]);
+  });
+
+  it("announces its limits", async () => {
+    await until("the settings", () => client.of(frameType.settings, 0).length > 0);
+    const payload = client.of(frameType.settings, 0)[0]?.payload ?? Buffer.alloc(0);
+    const settings = new Map<number, number>();
+    for (let at = 0; at < payload.length; at += 6) settings.set(payload.readUInt16BE(at), payload.readUInt32BE(at + 2));
+    expect(settings.get(3)).toBe(100);
+    expect(settings.get(4)).toBe(1024 * 1024);
+    expect(settings.get(6)).toBe(64 * 1024);
+  });
+
+  it("serves on whatever frames other connections send", async () => {
+    const anyFrame = fc
+      .tuple(fc.nat(10), fc.nat(255), fc.nat(5), fc.uint8Array({ maxLength: 60 }))
+      .map(([type, flags, streamId, payload]) => http2Frame(type, flags, streamId, payload));
+    const piece = fc.oneof(
+      anyFrame,
+      fc.constantFrom(requestHeaders(1, "/t/t"), requestHeaders(3, "/t/t"), data("x"), data("y", endStream)),
+      fc.uint8Array({ maxLength: 30 }).map((bytes) => Buffer.from(bytes)),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(piece, { maxLength: 10 }), async (pieces) => {
+        const other = new FrameClient(transport.port);
+        other.write(...pieces);
+        await new Promise((resolve) => other.socket.end(() => resolve(undefined)));
+        other.socket.destroy();
+      }),
+      { numRuns: 60 },
+    );
+    await until("the streams' ends", () => transport.openStreams === 0);
+    events.length = 0;
+    client.write(requestHeaders(1, "/t/t"), data("alive"));
+    await until("the reply", () => client.of(frameType.data, 1).length > 0);
+    expect(events).toEqual(["alive"]);
+  });
+});
