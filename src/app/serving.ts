@@ -8,6 +8,7 @@ import { systemClock } from "../extproc/session-deps.ts";
 import { createSessionFactory, processPath, type SessionFactory } from "../extproc/session-factory.ts";
 import { createGrpcJsTransport } from "../net/grpc/grpc-js-transport.ts";
 import { createHealthServer } from "../net/grpc/health.ts";
+import { healthCheckMethod, healthCheckPath } from "../net/grpc/health-on-transport.ts";
 import { createHttp2Transport } from "../net/grpc/http2-transport.ts";
 import type { GrpcTransport, GrpcTransportOptions, TlsMaterial } from "../net/grpc/transport.ts";
 import { createSelfSigned, loadCertificates } from "../net/tls.ts";
@@ -130,7 +131,11 @@ function transportOptions(
     maxStreamsPerConnection: settings["max-streams-per-connection"],
     maxHeaderBytes: settings["max-header-bytes"],
     idleTimeoutMs: 0,
-    methods: new Map([[processPath, sessions.handler]]),
+    methods: new Map([
+      [processPath, sessions.handler],
+      // As the reference: the ext-proc port itself always says SERVING.
+      ...(settings["health-checking"] ? [[healthCheckPath, healthCheckMethod(() => "SERVING")] as const] : []),
+    ]),
     onError: (error, what) => log.warn({ error, what }, "the transport reports a fault"),
   };
 }
