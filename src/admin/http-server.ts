@@ -196,5 +196,7 @@ export async function startAdminServer(options: AdminServerOptions): Promise<Adm
 }
 
 function tlsSettings({ key, cert, clientCa }: AdminTls & { readonly clientCa: string | undefined }) {
-  return clientCa === undefined ? { key, cert } : { key, cert, ca: clientCa, requestCert: true, rejectUnauthorized: true };
+  return clientCa === undefined
+    ? { key, cert }
+    : { key, cert, ca: clientCa, requestCert: true, rejectUnauthorized: true };
 }
