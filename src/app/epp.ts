@@ -164,6 +164,7 @@ function composePipeline(
     now,
     random: Math.random,
     noteTraffic: pool.noteTraffic,
+    staleAfterMs: settings["metrics-staleness-threshold"],
     filterSubset: !settings["disable-endpoint-subset-filter"],
     emitEndpointScores: settings["emit-endpoint-scores"],
   });

@@ -274,8 +274,8 @@ export class Deciding implements PendingDecision {
   }
 
   #cycle(): Cycle {
-    const { now, random } = this.#dependencies;
-    return { request: this.#request, nowMs: now(), random };
+    const { now, staleAfterMs, random } = this.#dependencies;
+    return { request: this.#request, nowMs: now(), staleAfterMs, random };
   }
 
   #elapsedMs(): number {

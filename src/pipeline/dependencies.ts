@@ -24,6 +24,8 @@ export interface PipelineDependencies {
   readonly now: () => number;
   /** Uniform in [0, 1). */
   readonly random: () => number;
+  /** Age from which engine metrics count as stale (--metrics-staleness-threshold). */
+  readonly staleAfterMs: number;
   /** Called for each request that is to be scheduled: what adapts to traffic (the scraper) listens here. */
   noteTraffic(): void;
   /** False with --disable-endpoint-subset-filter. */

@@ -23,6 +23,7 @@ export {
   type EngineMetrics,
   endpointName,
 } from "../data/endpoint.ts";
+export { freshness } from "../data/freshness.ts";
 export type { Closable, JsonSchema, PluginContext, PluginDefinition, PluginKind } from "../data/plugin.ts";
 export type { Assignment, DataProducer, EndCause, HeaderSink, RequestObserver } from "../data/producer.ts";
 export type { EndpointListener, EndpointStoreView } from "../data/store-view.ts";
@@ -35,6 +36,8 @@ export interface Cycle {
   readonly request: InferenceRequest;
   /** Monotonic milliseconds of the decision. */
   readonly nowMs: number;
+  /** Age in milliseconds from which an endpoint's engine metrics count as stale: `freshness` fades them from there on. */
+  readonly staleAfterMs: number;
   /** Uniform in [0, 1). */
   random(): number;
 }

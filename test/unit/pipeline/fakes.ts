@@ -194,6 +194,7 @@ export function world(init: {
       log: { ...silentLogger, error: ({ error }) => errors.push((error as Error).message) },
       timers: clock,
       now: () => clock.nowMs,
+      staleAfterMs: 2000,
       random: () => 0,
       noteTraffic: () => {},
       filterSubset: true,

@@ -109,7 +109,7 @@ export function seeded(seed: number): () => number {
 }
 
 export function cycle(init: RequestInit | InferenceRequest = {}, random = seeded(1), nowMs = 1000): Cycle {
-  return { request: init instanceof InferenceRequest ? init : request(init), nowMs, random };
+  return { request: init instanceof InferenceRequest ? init : request(init), nowMs, staleAfterMs: 2000, random };
 }
 
 /** Publishes matched blocks by slot under the producer's name. */

@@ -1,6 +1,6 @@
-/** Scores 0.5 for an empty queue, falling to 0 at the threshold; an endpoint never scraped counts as the mean of those that were. */
+/** Scores 0.5 for an empty queue, falling to 0 at the threshold; old readings fade toward the mean. */
 import type { Cycle, Endpoints, PluginDefinition, Scorer } from "../../contracts.ts";
-import { meanOf, wasScraped } from "./spread.ts";
+import { readSignal } from "./believed-signal.ts";
 
 interface Parameters {
   readonly threshold: number;
@@ -13,13 +13,11 @@ class LoadAwareScorer implements Scorer {
     this.#threshold = threshold;
   }
 
-  score(_cycle: Cycle, endpoints: Endpoints, scores: Float64Array): void {
+  score(cycle: Cycle, endpoints: Endpoints, scores: Float64Array): void {
     const threshold = this.#threshold;
-    const mean = meanOf(endpoints, "waitingRequests");
-    let i = 0;
-    for (const { metrics } of endpoints) {
-      const waiting = wasScraped(metrics) ? metrics.waitingRequests : mean;
-      scores[i++] = 0.5 * (1 - Math.min(waiting, threshold) / threshold);
+    readSignal(cycle, endpoints, "waitingRequests", scores);
+    for (let i = 0; i < endpoints.length; i++) {
+      scores[i] = 0.5 * (1 - Math.min(scores[i] ?? 0, threshold) / threshold);
     }
   }
 }

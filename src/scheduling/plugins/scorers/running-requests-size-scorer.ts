@@ -1,10 +1,10 @@
 /** Prefers the fewest running requests, relative to the candidates: (max − r) / (max − min). */
 import type { Cycle, Endpoints, PluginDefinition, Scorer } from "../../contracts.ts";
-import { scoreLowest } from "./spread.ts";
+import { scoreLowest } from "./believed-signal.ts";
 
 class RunningRequestsSizeScorer implements Scorer {
-  score(_cycle: Cycle, endpoints: Endpoints, scores: Float64Array): void {
-    scoreLowest(endpoints, "runningRequests", scores);
+  score(cycle: Cycle, endpoints: Endpoints, scores: Float64Array): void {
+    scoreLowest(cycle, endpoints, "runningRequests", scores);
   }
 }
 
@@ -12,7 +12,7 @@ export const runningRequestsSizeScorer: PluginDefinition<object, Scorer> = {
   type: "running-requests-size-scorer",
   kinds: ["scorer"],
   summary:
-    "Prefers the fewest running requests: (max − r) / (max − min) over the candidates, 1 for all when they are equal; an endpoint never scraped counts as the mean.",
+    "Prefers the fewest running requests: (max − r) / (max − min) over the candidates, 1 for all when they are equal; old readings fade toward the mean.",
   parameters: { type: "object", additionalProperties: false, properties: {} },
   create: () => new RunningRequestsSizeScorer(),
 };
