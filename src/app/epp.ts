@@ -3,11 +3,12 @@
  * reverse order of its start.
  */
 import { DecisionLog } from "../admin/decision-log.ts";
-import { startAdminServer } from "../admin/http-server.ts";
+import { createProfiler } from "../admin/profiler.ts";
 import type { EppSettings } from "../commands/epp-flags.ts";
 import { createEndpointStore } from "../data/endpoint-store.ts";
 import { createSheddingAdmission } from "../flow-control/admission.ts";
 import type { SaturationDetector } from "../flow-control/saturation.ts";
+import { resolveBindAddress } from "../net/bind-address.ts";
 import { createPipeline, type RunningPipeline } from "../pipeline/pipeline.ts";
 import { processTimers } from "../pipeline/production.ts";
 import { createRoute } from "../routing/route.ts";
@@ -15,6 +16,7 @@ import type { Logger } from "../telemetry/log.ts";
 import { createMetrics, type Metrics } from "../telemetry/metrics.ts";
 import { adminRoutes } from "./admin-routes.ts";
 import { Configuration } from "./configuration.ts";
+import { type Environment, startMetricsPort } from "./metrics-port.ts";
 import { createPluginRegistry } from "./plugins.ts";
 import { startPool } from "./pool.ts";
 import { watchPoolGauges } from "./pool-gauges.ts";
@@ -36,6 +38,10 @@ export interface EppOptions {
   readonly version: string;
   /** Namespace of the pool, resolved from flag and environment. */
   readonly namespace: string;
+  /** Names of the flags that were given; default: none. */
+  readonly given?: ReadonlySet<string>;
+  /** Where Kubernetes and OpenTelemetry leave their settings; default: nothing is set. */
+  readonly environment?: Environment;
 }
 
 const now = (): number => performance.now();
@@ -50,7 +56,8 @@ export async function startEpp(options: EppOptions): Promise<RunningEpp> {
     for (let step = stack.pop(); step !== undefined; step = stack.pop()) await step();
   };
   try {
-    return await compose(options, stack, close);
+    const host = await resolveBindAddress(options.settings["bind-address"]);
+    return await compose({ ...options, settings: { ...options.settings, "bind-address": host } }, stack, close);
   } catch (error) {
     await close().catch((failure: unknown) => log.error({ error: failure }, "closing after a failed start"));
     throw error;
@@ -58,7 +65,7 @@ export async function startEpp(options: EppOptions): Promise<RunningEpp> {
 }
 
 async function compose(
-  { settings, log, version, namespace }: EppOptions,
+  { settings, log, version, namespace, given = new Set(), environment = {} }: EppOptions,
   stack: (() => Promise<void>)[],
   close: () => Promise<void>,
 ): Promise<RunningEpp> {
@@ -104,15 +111,18 @@ async function compose(
   const serving = await startServing({ settings, log, metrics, configuration, pipeline, isReady });
   stack.push(() => serving.close());
 
-  const admin = await startAdminServer({
-    host: settings["bind-address"] === "" ? "::" : settings["bind-address"],
-    port: settings["metrics-port"],
-    tls: undefined,
-    authorize: undefined,
-    routes: adminRoutes({ settings, metrics, store, pool, configuration, pipeline, decisions, isReady, now }),
-    onError: (error) => log.error({ error }, "the metrics port failed to answer"),
+  const profiler = settings["enable-pprof"] ? createProfiler() : undefined;
+  const profiles = profiler?.routes ?? new Map();
+  const admin = await startMetricsPort({
+    settings,
+    given,
+    environment,
+    log,
+    now,
+    routes: adminRoutes({ settings, metrics, store, pool, configuration, pipeline, decisions, profiles, isReady, now }),
   });
   stack.push(() => admin.close());
+  if (profiler !== undefined) stack.push(() => profiler.close());
   log.info(
     {
       grpcPort: serving.grpcPort,

@@ -60,7 +60,7 @@ export async function startServing(options: ServingOptions): Promise<Serving> {
     throw new Error(`port ${settings["grpc-port"]} (--grpc-port) cannot be bound`, { cause: error });
   });
   const health = await createHealthServer({
-    host: settings["bind-address"] === "" ? "::" : settings["bind-address"],
+    host: settings["bind-address"],
     port: settings["grpc-health-port"],
     status: (service) => (service === "liveness" || options.isReady() ? "SERVING" : "NOT_SERVING"),
     services: () => healthServices,
@@ -123,7 +123,7 @@ function transportOptions(
   const send = settings["grpc-max-send-msg-size"];
   const receive = settings["grpc-max-recv-msg-size"];
   return {
-    host: settings["bind-address"] === "" ? "::" : settings["bind-address"],
+    host: settings["bind-address"],
     port: settings["grpc-port"],
     tls,
     maxMessageBytes: parseBytes(receive) ?? settings["max-request-body-bytes"] + messageOverheadBytes,
