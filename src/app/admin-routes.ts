@@ -1,11 +1,18 @@
-/** What the metrics port answers, by path. */
+/** What the metrics port answers, by path. Everything is read only, and no answer holds a secret or the text of a prompt. */
 import type { DecisionLog } from "../admin/decision-log.ts";
-import { type AdminRoute, json, text } from "../admin/http-server.ts";
+import { type AdminAnswer, type AdminRoute, json, text } from "../admin/http-server.ts";
 import type { EppSettings } from "../commands/epp-flags.ts";
 import type { EndpointStoreView } from "../data/store-view.ts";
 import type { RunningPipeline } from "../pipeline/pipeline.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Configuration } from "./configuration.ts";
+import {
+  describeConfiguration,
+  describeEndpoint,
+  describeObjects,
+  describePlugins,
+  pluginStates,
+} from "./debug-views.ts";
 import type { Pool } from "./pool.ts";
 
 export interface AdminRouteOptions {
@@ -16,81 +23,58 @@ export interface AdminRouteOptions {
   readonly configuration: Configuration;
   readonly pipeline: RunningPipeline;
   readonly decisions: DecisionLog;
+  /** Routes of the profiler; empty with --enable-pprof=false. */
+  readonly profiles: ReadonlyMap<string, AdminRoute>;
   isReady(): boolean;
   now(): number;
 }
 
+const defaultDecisions = 100;
+const maxDecisions = 1_000;
+
 export function adminRoutes(options: AdminRouteOptions): ReadonlyMap<string, AdminRoute> {
-  const { metrics, store, configuration, pipeline, decisions } = options;
-  const listDecisions = (requestId: string | undefined, query: URLSearchParams) => {
-    const found = decisions.list(Number(query.get("limit") ?? 100), requestId);
-    return found.length === 0 && requestId !== undefined
-      ? json({ error: `no decision is kept for ${requestId}` }, 404)
-      : json(found);
+  const { metrics, store, configuration, pipeline, decisions, settings } = options;
+  const endpoints = (): AdminAnswer => {
+    const scrapes = options.pool.scrapeStatus();
+    return json(
+      store.snapshot().map((endpoint) => ({
+        ...describeEndpoint(endpoint, options.now()),
+        scrapes: scrapes.filter((scrape) => scrape.endpoint === endpoint.name),
+      })),
+    );
   };
-  return new Map<string, AdminRoute>([
+  const exchanges = (): AdminAnswer =>
+    json({ open: pipeline.openExchanges, pending: pipeline.pendingDecisions, reaped: pipeline.reapedExchanges });
+  const routes = new Map<string, AdminRoute>([
     ["/metrics", async () => ({ status: 200, contentType: metrics.contentType, body: await metrics.render() })],
     ["/healthz", () => text("ok\n")],
     ["/readyz", () => (options.isReady() ? text("ok\n") : text("not ready\n", 503))],
-    [
-      "/debug/endpoints",
-      () => {
-        const scrapes = options.pool.scrapeStatus();
-        return json(
-          store.snapshot().map((endpoint) => ({
-            ...describeEndpoint(endpoint, options.now()),
-            scrapes: scrapes.filter((scrape) => scrape.endpoint === endpoint.name),
-          })),
-        );
-      },
-    ],
+    ["/debug/endpoints", endpoints],
     ["/debug/objects", () => json(describeObjects(options.pool))],
-    ["/debug/config", () => json(describeConfiguration(configuration, options.settings))],
-    ["/debug/decisions", (_rest, query) => listDecisions(undefined, query)],
-    ["/debug/decisions/", (rest, query) => listDecisions(rest, query)],
-    [
-      "/debug/exchanges",
-      () =>
-        json({ open: pipeline.openExchanges, pending: pipeline.pendingDecisions, reaped: pipeline.reapedExchanges }),
-    ],
+    ["/debug/config", () => json(describeConfiguration(configuration, settings))],
+    ["/debug/plugins", () => json(describePlugins(configuration.current))],
+    ["/debug/plugins/state", () => json(pluginStates(configuration.current))],
+    ["/debug/decisions", (_rest, query) => listDecisions(decisions, undefined, query)],
+    ["/debug/decisions/", (rest, query) => listDecisions(decisions, rest, query)],
+    ["/debug/exchanges", exchanges],
+    ...options.profiles,
   ]);
+  const index = [...routes.keys()].map((path) => (path.endsWith("/") ? `${path}{request-id}` : path));
+  routes.set("/debug", () => text(`${index.join("\n")}\n`));
+  return routes;
 }
 
-function describeEndpoint(endpoint: ReturnType<EndpointStoreView["snapshot"]>[number], nowMs: number) {
-  const { metrics } = endpoint;
-  return {
-    name: endpoint.name,
-    address: endpoint.hostPort,
-    labels: Object.fromEntries(endpoint.labels),
-    load: { requests: endpoint.load.requests, tokens: endpoint.load.tokens },
-    metrics: {
-      ...metrics,
-      activeAdapters: [...metrics.activeAdapters],
-      waitingAdapters: [...metrics.waitingAdapters],
-      updatedAtMs: undefined,
-      ageMs: Number.isFinite(metrics.updatedAtMs) ? Math.round(nowMs - metrics.updatedAtMs) : null,
-    },
-    attributes: Object.fromEntries(endpoint.attributes),
-  };
+function listDecisions(decisions: DecisionLog, requestId: string | undefined, query: URLSearchParams): AdminAnswer {
+  const limit = limitOf(query.get("limit"));
+  if (limit === undefined) return json({ error: `limit must be a whole number from 1 to ${maxDecisions}` }, 400);
+  const found = decisions.list(limit, requestId);
+  return found.length === 0 && requestId !== undefined
+    ? json({ error: `no decision is kept for ${requestId}` }, 404)
+    : json(found);
 }
 
-function describeConfiguration(configuration: Configuration, settings: EppSettings) {
-  const { config } = configuration.current;
-  return {
-    ...configuration.state,
-    flags: settings,
-    featureGates: Object.fromEntries(config.featureGates),
-    plugins: config.plugins.map(({ name, type, parameters }) => ({ name, type, parameters })),
-    schedulingProfiles: config.profiles,
-    profileHandler: config.profileHandler,
-    parsers: config.parsers,
-    sources: config.sources,
-    discovery: config.discovery ?? null,
-    saturationDetector: config.saturationDetector,
-  };
-}
-
-function describeObjects(pool: Pool) {
-  const { objectives, rewrites } = pool.objects();
-  return { objectives: Object.fromEntries(objectives), rewrites, faults: pool.manifestFaults() };
+function limitOf(given: string | null): number | undefined {
+  if (given === null) return defaultDecisions;
+  const limit = /^\d{1,4}$/.test(given) ? Number(given) : 0;
+  return limit >= 1 && limit <= maxDecisions ? limit : undefined;
 }

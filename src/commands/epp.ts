@@ -91,14 +91,21 @@ export const epp = defineCommand({
   ],
   flags: eppFlags,
   validate,
-  async run(settings, _given, warnings) {
+  async run(settings, given, warnings) {
     const log = loggerOf(settings);
     for (const warning of warnings) log.warn({}, warning);
     const namespace = settings["pool-namespace"] || process.env["NAMESPACE"] || "default";
     const stopped = firstSignal();
     let running: Awaited<ReturnType<typeof startEpp>>;
     try {
-      running = await startEpp({ settings, log, version: packageVersion(), namespace });
+      running = await startEpp({
+        settings,
+        log,
+        version: packageVersion(),
+        namespace,
+        given,
+        environment: process.env,
+      });
     } catch (error) {
       process.stderr.write(`signalbox epp: ${explain(error)}\n`);
       return error instanceof ConfigError ? exitCode.usage : exitCode.failed;
