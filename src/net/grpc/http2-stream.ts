@@ -4,14 +4,9 @@
  */
 import { constants, type Http2Session, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
 import { MessageReader, type MessageSink } from "./message-reader.ts";
+import { MessageWriter } from "./message-writer.ts";
 import { encodeStatusMessage } from "./status-message.ts";
 import { type GrpcStream, type GrpcStreamHandler, grpcStatus, type StreamCloseCause } from "./transport.ts";
-
-const prefixBytes = 5;
-/** Up to this size the messages of a tick are copied into one buffer: cheaper than a vector of small writes. */
-const coalesceBytes = 16 * 1024;
-/** In a larger flush a part of this size is worth a write of its own. */
-const largeBytes = 4 * 1024;
 
 const responseHeaders = { ":status": 200, "content-type": "application/grpc" };
 /** A date header says nothing to a gRPC client. */
@@ -40,10 +35,8 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   private readonly reader: MessageReader;
   private handler: GrpcStreamHandler | undefined;
   private written: (() => void) | undefined;
-  /** Messages sent in this tick, and their sizes without prefix. */
-  private queue: (readonly Uint8Array[])[];
-  private sizes: number[];
-  private queuedBytes: number;
+  /** The messages of this tick. */
+  private readonly outgoing: MessageWriter;
   private flushScheduled: boolean;
   private isReading: boolean;
   private responded: boolean;
@@ -64,9 +57,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.reader = new MessageReader(owner.maxMessageBytes, typeof encoding === "string" ? encoding : undefined);
     this.handler = undefined;
     this.written = undefined;
-    this.queue = [];
-    this.sizes = [];
-    this.queuedBytes = 0;
+    this.outgoing = new MessageWriter();
     this.flushScheduled = false;
     this.isReading = false;
     this.responded = false;
@@ -98,7 +89,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   }
 
   get pendingBytes(): number {
-    return this.closed ? 0 : this.queuedBytes + this.stream.writableLength;
+    return this.closed ? 0 : this.outgoing.queuedBytes + this.stream.writableLength;
   }
 
   send(parts: readonly Uint8Array[]): void {
@@ -112,9 +103,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
       );
       return;
     }
-    this.queue.push(parts);
-    this.sizes.push(sizeBytes);
-    this.queuedBytes += prefixBytes + sizeBytes;
+    this.outgoing.add(parts, sizeBytes);
     if (this.pendingBytes > this.owner.maxPendingBytes) {
       this.reset();
       return;
@@ -135,7 +124,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     if (this.closed || this.statusSent) return;
     this.ended = true;
     this.reader.stop();
-    this.dropQueue();
+    this.outgoing.clear();
     this.stream.close(constants.NGHTTP2_CANCEL);
   }
 
@@ -158,17 +147,15 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.flushScheduled = false;
     const { stream } = this;
     if (this.closed || stream.destroyed || stream.closed) {
-      this.dropQueue();
+      this.outgoing.clear();
       return;
     }
-    if (this.queue.length > 0) {
+    if (this.outgoing.queuedBytes > 0) {
       if (!this.responded) {
         this.responded = true;
         stream.respond(responseHeaders, respondOptions);
       }
-      if (this.queuedBytes <= coalesceBytes) this.writeCoalesced();
-      else this.writeParts();
-      this.dropQueue();
+      this.outgoing.writeTo(stream, this.written);
       if (this.ended) this.endWrites();
     } else if (this.ended) {
       if (this.responded) this.endWrites();
@@ -183,75 +170,8 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.stream.end();
   }
 
-  private writeCoalesced(): void {
-    const out = Buffer.allocUnsafe(this.queuedBytes);
-    let at = 0;
-    for (let index = 0; index < this.queue.length; index++) {
-      at = writePrefix(out, at, this.sizes[index] ?? 0);
-      const parts = this.queue[index] ?? [];
-      for (let part = 0; part < parts.length; part++) {
-        const bytes = parts[part];
-        if (bytes === undefined) continue;
-        out.set(bytes, at);
-        at += bytes.length;
-      }
-    }
-    this.write(out, true);
-  }
-
-  /** Large parts leave uncopied; the small ones between them (prefixes, protobuf heads) are joined in one buffer, written piece by piece. */
-  private writeParts(): void {
-    const small = Buffer.allocUnsafe(this.queuedBytes - this.largeBytes());
-    const lastMessage = this.queue.length - 1;
-    let start = 0;
-    let at = 0;
-    this.stream.cork();
-    for (let index = 0; index <= lastMessage; index++) {
-      at = writePrefix(small, at, this.sizes[index] ?? 0);
-      const parts = this.queue[index] ?? [];
-      for (let part = 0; part < parts.length; part++) {
-        const bytes = parts[part];
-        if (bytes === undefined) continue;
-        if (bytes.length < largeBytes) {
-          small.set(bytes, at);
-          at += bytes.length;
-          continue;
-        }
-        if (at > start) this.write(small.subarray(start, at), false);
-        start = at;
-        this.write(bytes, index === lastMessage && part === parts.length - 1);
-      }
-    }
-    if (at > start) this.write(small.subarray(start, at), true);
-    this.stream.uncork();
-  }
-
-  private largeBytes(): number {
-    let sum = 0;
-    for (let index = 0; index < this.queue.length; index++) {
-      const parts = this.queue[index] ?? [];
-      for (let part = 0; part < parts.length; part++) {
-        const size = parts[part]?.length ?? 0;
-        if (size >= largeBytes) sum += size;
-      }
-    }
-    return sum;
-  }
-
-  private write(bytes: Uint8Array, isLast: boolean): void {
-    if (isLast && this.written !== undefined) this.stream.write(bytes, this.written);
-    else this.stream.write(bytes);
-  }
-
   private afterWrite(): void {
     if (!this.closed && this.pendingBytes === 0) this.handler?.drained?.();
-  }
-
-  private dropQueue(): void {
-    if (this.queue.length === 0) return;
-    this.queue = [];
-    this.sizes = [];
-    this.queuedBytes = 0;
   }
 
   private respondTrailersOnly(): void {
@@ -284,7 +204,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     } finally {
       this.isReading = false;
     }
-    if (this.queue.length > 0 || (this.ended && !this.endWritten && !this.statusSent)) this.flush();
+    if (this.outgoing.queuedBytes > 0 || (this.ended && !this.endWritten && !this.statusSent)) this.flush();
   }
 
   peerEnded(): void {
@@ -320,7 +240,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     if (this.closed) return;
     this.closed = true;
     this.reader.stop();
-    this.dropQueue();
+    this.outgoing.clear();
     try {
       this.handler?.closed(this.closeCause());
     } catch (error) {
@@ -339,15 +259,6 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.owner.onError(error, "stream handler");
     this.end(grpcStatus.internal, "internal error");
   }
-}
-
-function writePrefix(out: Buffer, at: number, sizeBytes: number): number {
-  out[at] = 0;
-  out[at + 1] = sizeBytes >>> 24;
-  out[at + 2] = sizeBytes >>> 16;
-  out[at + 3] = sizeBytes >>> 8;
-  out[at + 4] = sizeBytes;
-  return at + prefixBytes;
 }
 
 function flush(stream: Http2GrpcStream): void {
