@@ -4,6 +4,7 @@ import { connect as connectTls } from "node:tls";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import type { GrpcTransportOptions } from "../../src/net/grpc/transport.ts";
 import { createSelfSigned } from "../../src/net/tls.ts";
+import { FrameClient, requestHeaders } from "../unit/net/grpc/http2-frames.ts";
 import {
   call,
   certificate,
@@ -140,6 +141,30 @@ describe.each(implementations)("connections of the %s transport", (name, create)
     socket.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n");
     await until("the connection's end", () => socket.destroyed);
     expect((await call(client, "Echo", [])).status).toBe(0);
+  });
+
+  it("drops a connection with open streams that answers no PING", async () => {
+    const { transport, heard } = await start({ keepaliveMs: 60 });
+    // This client knows no PING.
+    const silent = new FrameClient(transport.port);
+    silent.write(requestHeaders(1, "/test.Test/Echo"));
+    await until("the stream", () => heard.length === 1);
+    await until("the stream's end", () => heard[0]?.events.some((event) => event.startsWith("closed")) ?? false);
+    await until("the count", () => transport.openStreams === 0);
+    silent.socket.destroy();
+  });
+
+  it("keeps a quiet connection with open streams that answers PING", async () => {
+    const { connect, heard } = await start({ keepaliveMs: 20 });
+    const session = connect();
+    let pings = 0;
+    session.on("ping", () => pings++);
+    const { stream, done } = openRaw(session);
+    stream.write(frame(Buffer.from("x")));
+    await until("some pings", () => pings >= 4);
+    expect(heard[0]?.events.some((event) => event.startsWith("closed"))).toBe(false);
+    stream.end();
+    expect(await done).toMatchObject({ messages: ["x"], status: "0" });
   });
 
   it("shows a new certificate to new connections and keeps the old ones open", async () => {

@@ -5,7 +5,13 @@
 import type { ServerOptions } from "node:http2";
 import { createSecureContext } from "node:tls";
 import { Server, ServerCredentials, type ServerDuplexStream, type ServiceDefinition } from "@grpc/grpc-js";
-import { contextOptionsFrom, handshakeTimeoutMsOf, http2ServerOptions, maxPendingBytesOf } from "./http2-options.ts";
+import {
+  contextOptionsFrom,
+  handshakeTimeoutMsOf,
+  http2ServerOptions,
+  keepaliveMsOf,
+  maxPendingBytesOf,
+} from "./http2-options.ts";
 import {
   type GrpcStream,
   type GrpcStreamHandler,
@@ -65,6 +71,8 @@ class GrpcJsTransport implements GrpcTransport {
     this.server = new Server({
       "grpc.max_receive_message_length": options.maxMessageBytes,
       "grpc.max_send_message_length": -1,
+      "grpc.keepalive_time_ms": keepaliveMsOf(options),
+      "grpc.keepalive_timeout_ms": keepaliveMsOf(options),
       ...(options.idleTimeoutMs > 0 ? { "grpc.max_connection_idle_ms": options.idleTimeoutMs } : {}),
     });
     setHttp2Options(this.server, options);

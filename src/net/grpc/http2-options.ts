@@ -3,6 +3,7 @@ import type { ServerOptions } from "node:http2";
 import type { GrpcTransportOptions, TlsMaterial } from "./transport.ts";
 
 const defaultHandshakeTimeoutMs = 10_000;
+const defaultKeepaliveMs = 30_000;
 const leastMaxPendingBytes = 16 * 1024 * 1024;
 /** A request body of ordinary size arrives without waiting for a window update. */
 const streamWindowBytes = 1024 * 1024;
@@ -11,6 +12,10 @@ export const connectionWindowBytes = 16 * 1024 * 1024;
 
 export function handshakeTimeoutMsOf(options: GrpcTransportOptions): number {
   return options.handshakeTimeoutMs ?? defaultHandshakeTimeoutMs;
+}
+
+export function keepaliveMsOf(options: GrpcTransportOptions): number {
+  return options.keepaliveMs ?? defaultKeepaliveMs;
 }
 
 export function maxPendingBytesOf(options: GrpcTransportOptions): number {

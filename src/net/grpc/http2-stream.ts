@@ -19,6 +19,8 @@ export interface StreamOwner {
   readonly maxSendMessageBytes: number;
   readonly maxPendingBytes: number;
   onError(error: unknown, what: string): void;
+  /** Called once, when the stream has been ended and has still to say so to its client. */
+  streamEnding(stream: Http2GrpcStream): void;
   /** Called once, after the handler heard of the end. */
   streamClosed(stream: Http2GrpcStream): void;
 }
@@ -117,6 +119,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.status = status;
     this.statusMessage = message;
     this.reader.stop();
+    this.owner.streamEnding(this);
     this.scheduleFlush();
   }
 

@@ -20,6 +20,7 @@ import {
   contextOptionsFrom,
   handshakeTimeoutMsOf,
   http2ServerOptions,
+  keepaliveMsOf,
   maxPendingBytesOf,
 } from "./http2-options.ts";
 import { Http2GrpcStream, type StreamOwner } from "./http2-stream.ts";
@@ -33,6 +34,8 @@ interface Connection {
   prefaceDone: boolean;
   /** When it was opened, lost its last stream or showed other life. */
   quietSinceMs: number;
+  pingedAtMs: number;
+  pingOutstanding: boolean;
 }
 
 export async function createHttp2Transport(options: GrpcTransportOptions): Promise<GrpcTransport> {
@@ -49,10 +52,13 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   openStreams: number;
   private readonly options: GrpcTransportOptions;
   private readonly handshakeTimeoutMs: number;
+  private readonly keepaliveMs: number;
   private readonly server: Http2Server | Http2SecureServer;
   private readonly connections: Map<Http2Session, Connection>;
   private readonly sockets: Set<Socket>;
   private readonly endedSockets: Set<Socket>;
+  /** Ended streams that have not closed yet, since when. */
+  private readonly endingStreams: Map<Http2GrpcStream, number>;
   private sweepTimer: NodeJS.Timeout | undefined;
   private draining: boolean;
   private quietWaiters: (() => void)[];
@@ -65,9 +71,11 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     this.openStreams = 0;
     this.options = options;
     this.handshakeTimeoutMs = handshakeTimeoutMsOf(options);
+    this.keepaliveMs = keepaliveMsOf(options);
     this.connections = new Map();
     this.sockets = new Set();
     this.endedSockets = new Set();
+    this.endingStreams = new Map();
     this.sweepTimer = undefined;
     this.draining = false;
     this.quietWaiters = [];
@@ -161,23 +169,44 @@ class Http2Transport implements GrpcTransport, StreamOwner {
 
   private startSweep(): void {
     const { idleTimeoutMs } = this.options;
-    const shortestMs = idleTimeoutMs > 0 ? Math.min(idleTimeoutMs, this.handshakeTimeoutMs) : this.handshakeTimeoutMs;
-    this.sweepTimer = setInterval(() => this.sweep(), Math.max(10, shortestMs / 4));
+    const shortestMs = Math.min(
+      this.handshakeTimeoutMs,
+      this.keepaliveMs,
+      idleTimeoutMs > 0 ? idleTimeoutMs : Infinity,
+    );
+    this.sweepTimer = setInterval(() => this.sweep(performance.now()), Math.max(10, shortestMs / 4));
     this.sweepTimer.unref();
   }
 
-  private sweep(): void {
-    const { idleTimeoutMs } = this.options;
-    const nowMs = performance.now();
+  private sweep(nowMs: number): void {
     this.sweepSockets();
+    for (const [stream, sinceMs] of this.endingStreams) {
+      if (nowMs - sinceMs >= this.handshakeTimeoutMs) stream.reset();
+    }
+    const { idleTimeoutMs } = this.options;
     for (const [session, connection] of this.connections) {
       const quietMs = nowMs - connection.quietSinceMs;
       if (!connection.prefaceDone) {
         if (quietMs >= this.handshakeTimeoutMs) session.destroy();
-      } else if (connection.openStreams === 0 && idleTimeoutMs > 0 && quietMs >= idleTimeoutMs) {
+      } else if (connection.openStreams > 0) {
+        this.keepAlive(session, connection, nowMs);
+      } else if (idleTimeoutMs > 0 && quietMs >= idleTimeoutMs) {
         session.close();
       }
     }
+  }
+
+  /** A peer that vanished without a word would keep its streams open for as long as TCP believes in it. */
+  private keepAlive(session: Http2Session, connection: Connection, nowMs: number): void {
+    if (nowMs - connection.pingedAtMs < this.keepaliveMs) return;
+    if (connection.pingOutstanding) {
+      session.destroy();
+      return;
+    }
+    connection.pingedAtMs = nowMs;
+    connection.pingOutstanding = session.ping(() => {
+      connection.pingOutstanding = false;
+    });
   }
 
   /** A socket that we ended and whose peer does not end its side has the time between two sweeps to do so. */
@@ -199,7 +228,13 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   }
 
   private sessionOpened(session: ServerHttp2Session): void {
-    const connection: Connection = { openStreams: 0, prefaceDone: false, quietSinceMs: performance.now() };
+    const connection: Connection = {
+      openStreams: 0,
+      prefaceDone: false,
+      quietSinceMs: performance.now(),
+      pingedAtMs: performance.now(),
+      pingOutstanding: false,
+    };
     this.connections.set(session, connection);
     session.once("close", () => this.connections.delete(session));
     session.on("remoteSettings", () => {
@@ -242,8 +277,13 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     }
   }
 
+  streamEnding(stream: Http2GrpcStream): void {
+    this.endingStreams.set(stream, performance.now());
+  }
+
   streamClosed(stream: Http2GrpcStream): void {
     this.openStreams--;
+    this.endingStreams.delete(stream);
     const connection = this.connections.get(stream.session);
     if (connection !== undefined) {
       connection.openStreams--;

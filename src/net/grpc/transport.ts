@@ -46,8 +46,13 @@ export interface GrpcTransportOptions {
   readonly maxHeaderBytes: number;
   /** A connection without any stream is closed after this long without traffic; 0 never. */
   readonly idleTimeoutMs: number;
-  /** A connection that has not finished its TLS handshake and HTTP/2 preface after this long is dropped; 10 s unless given. */
+  /**
+   * A connection that has not finished its TLS handshake and HTTP/2 preface after this long is dropped, and so is an ended stream whose
+   * client does not take the rest; 10 s unless given.
+   */
   readonly handshakeTimeoutMs?: number;
+  /** How often a connection with open streams is pinged; one that has not answered by the next time is dropped. 30 s unless given. */
+  readonly keepaliveMs?: number;
   /** A stream whose pendingBytes would exceed this (its client stopped reading) is reset; twice maxMessageBytes, at least 16 MiB, unless given. */
   readonly maxPendingBytes?: number;
   /** ":path" → factory; other paths end with UNIMPLEMENTED. */

@@ -37,6 +37,7 @@ describe("the http2 transport, frame by frame", () => {
       maxStreamsPerConnection: 100,
       maxHeaderBytes: 64 * 1024,
       idleTimeoutMs: 0,
+      handshakeTimeoutMs: 200,
       methods: new Map([
         [
           "/t/t",
@@ -115,6 +116,18 @@ describe("the http2 transport, frame by frame", () => {
     expect(order).toEqual([frameType.headers, frameType.resetStream]);
     expect(client.of(frameType.resetStream, 1)[0]?.payload).toEqual(noError);
     expect(events).toEqual(["x", "closed ended"]);
+  });
+
+  it("resets an ended stream whose client does not take the rest", async () => {
+    act = (stream) => {
+      stream.send([Buffer.alloc(200_000)]);
+      stream.end(0);
+    };
+    client.write(requestHeaders(1, "/t/t"), data("x"));
+    await until("the window's end", () => client.of(frameType.data, 1).length > 0);
+    expect(events).toEqual(["x"]);
+    await until("the reset", () => client.of(frameType.resetStream, 1).length > 0);
+    expect(events).toEqual(["x", "closed reset"]);
   });
 
   it("ends with INTERNAL when the client ends within a message", async () => {
