@@ -1,13 +1,12 @@
 /**
- * The gRPC transport on node:http2. Every connection and stream is counted here; a connection that stays silent before its preface or
- * without any stream is closed, and draining lets open streams live on.
+ * The gRPC transport on node:http2. Every stream is counted here, so that draining knows when the last has ended; what has
+ * been ended and is not taken by its client is reset.
  */
 import {
   createSecureServer,
   createServer,
   type Http2SecureServer,
   type Http2Server,
-  type Http2Session,
   constants as http2Constants,
   type IncomingHttpHeaders,
   type ServerHttp2Session,
@@ -15,6 +14,7 @@ import {
 } from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
 import { createSecureContext } from "node:tls";
+import { ConnectionWatch } from "./connection-watch.ts";
 import {
   connectionWindowBytes,
   contextOptionsFrom,
@@ -28,15 +28,6 @@ import { type GrpcTransport, type GrpcTransportOptions, grpcStatus, type TlsMate
 
 /** How long `drain` waits for goodbyes to reach clients after the last stream. */
 const goodbyeMs = 1_000;
-
-interface Connection {
-  openStreams: number;
-  prefaceDone: boolean;
-  /** When it was opened, lost its last stream or showed other life. */
-  quietSinceMs: number;
-  pingedAtMs: number;
-  pingOutstanding: boolean;
-}
 
 export async function createHttp2Transport(options: GrpcTransportOptions): Promise<GrpcTransport> {
   const transport = new Http2Transport(options);
@@ -52,14 +43,10 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   openStreams: number;
   private readonly options: GrpcTransportOptions;
   private readonly handshakeTimeoutMs: number;
-  private readonly keepaliveMs: number;
   private readonly server: Http2Server | Http2SecureServer;
-  private readonly connections: Map<Http2Session, Connection>;
-  private readonly sockets: Set<Socket>;
-  private readonly endedSockets: Set<Socket>;
+  private readonly connections: ConnectionWatch;
   /** Ended streams that have not closed yet, since when. */
   private readonly endingStreams: Map<Http2GrpcStream, number>;
-  private sweepTimer: NodeJS.Timeout | undefined;
   private draining: boolean;
   private quietWaiters: (() => void)[];
 
@@ -71,12 +58,12 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     this.openStreams = 0;
     this.options = options;
     this.handshakeTimeoutMs = handshakeTimeoutMsOf(options);
-    this.keepaliveMs = keepaliveMsOf(options);
-    this.connections = new Map();
-    this.sockets = new Set();
-    this.endedSockets = new Set();
+    this.connections = new ConnectionWatch({
+      handshakeTimeoutMs: this.handshakeTimeoutMs,
+      idleTimeoutMs: options.idleTimeoutMs,
+      keepaliveMs: keepaliveMsOf(options),
+    });
     this.endingStreams = new Map();
-    this.sweepTimer = undefined;
     this.draining = false;
     this.quietWaiters = [];
     this.server = this.createServer();
@@ -95,8 +82,8 @@ class Http2Transport implements GrpcTransport, StreamOwner {
             handshakeTimeout: this.handshakeTimeoutMs,
             unknownProtocolTimeout: 1_000,
           });
-    server.on("connection", (socket: Socket) => this.socketOpened(socket));
-    server.on("secureConnection", (socket: Socket) => this.socketOpened(socket));
+    server.on("connection", (socket: Socket) => this.connections.addSocket(socket));
+    server.on("secureConnection", (socket: Socket) => this.connections.addSocket(socket));
     server.on("session", (session: ServerHttp2Session) => this.sessionOpened(session));
     server.on("stream", (stream, headers) => this.streamOpened(stream, headers));
     // A peer's broken connection is its own affair.
@@ -113,7 +100,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
         this.server.off("error", reject);
         this.server.on("error", (error) => this.options.onError(error, "gRPC server"));
         this.port = (this.server.address() as AddressInfo).port;
-        this.startSweep();
+        this.connections.start((nowMs) => this.sweepStreams(nowMs));
         resolve();
       });
     });
@@ -140,9 +127,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
 
   async close(): Promise<void> {
     this.stopAccepting();
-    clearInterval(this.sweepTimer);
-    for (const session of this.connections.keys()) session.destroy();
-    for (const socket of this.sockets) socket.destroy();
+    this.connections.destroy();
     await this.untilQuiet();
   }
 
@@ -150,7 +135,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     if (this.draining) return;
     this.draining = true;
     this.server.close();
-    for (const session of this.connections.keys()) session.close();
+    this.connections.sayGoodbye();
   }
 
   /** Resolves when no stream is open. */
@@ -167,90 +152,21 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     }
   }
 
-  private startSweep(): void {
-    const { idleTimeoutMs } = this.options;
-    const shortestMs = Math.min(
-      this.handshakeTimeoutMs,
-      this.keepaliveMs,
-      idleTimeoutMs > 0 ? idleTimeoutMs : Infinity,
-    );
-    this.sweepTimer = setInterval(() => this.sweep(performance.now()), Math.max(10, shortestMs / 4));
-    this.sweepTimer.unref();
-  }
-
-  private sweep(nowMs: number): void {
-    this.sweepSockets();
+  private sweepStreams(nowMs: number): void {
     for (const [stream, sinceMs] of this.endingStreams) {
       if (nowMs - sinceMs >= this.handshakeTimeoutMs) stream.reset();
     }
-    const { idleTimeoutMs } = this.options;
-    for (const [session, connection] of this.connections) {
-      const quietMs = nowMs - connection.quietSinceMs;
-      if (!connection.prefaceDone) {
-        if (quietMs >= this.handshakeTimeoutMs) session.destroy();
-      } else if (connection.openStreams > 0) {
-        this.keepAlive(session, connection, nowMs);
-      } else if (idleTimeoutMs > 0 && quietMs >= idleTimeoutMs) {
-        session.close();
-      }
-    }
-  }
-
-  /** A peer that vanished without a word would keep its streams open for as long as TCP believes in it. */
-  private keepAlive(session: Http2Session, connection: Connection, nowMs: number): void {
-    if (nowMs - connection.pingedAtMs < this.keepaliveMs) return;
-    if (connection.pingOutstanding) {
-      session.destroy();
-      return;
-    }
-    connection.pingedAtMs = nowMs;
-    connection.pingOutstanding = session.ping(() => {
-      connection.pingOutstanding = false;
-    });
-  }
-
-  /** A socket that we ended and whose peer does not end its side has the time between two sweeps to do so. */
-  private sweepSockets(): void {
-    for (const socket of this.sockets) {
-      if (!socket.writableEnded) continue;
-      if (this.endedSockets.has(socket)) socket.destroy();
-      else this.endedSockets.add(socket);
-    }
-  }
-
-  private socketOpened(socket: Socket): void {
-    this.sockets.add(socket);
-    socket.setNoDelay(true);
-    socket.once("close", () => {
-      this.sockets.delete(socket);
-      this.endedSockets.delete(socket);
-    });
   }
 
   private sessionOpened(session: ServerHttp2Session): void {
-    const connection: Connection = {
-      openStreams: 0,
-      prefaceDone: false,
-      quietSinceMs: performance.now(),
-      pingedAtMs: performance.now(),
-      pingOutstanding: false,
-    };
-    this.connections.set(session, connection);
-    session.once("close", () => this.connections.delete(session));
-    session.on("remoteSettings", () => {
-      connection.prefaceDone = true;
-    });
-    session.on("ping", () => {
-      connection.quietSinceMs = performance.now();
-    });
+    this.connections.addSession(session);
     session.setLocalWindowSize(connectionWindowBytes);
     if (this.draining) session.close();
   }
 
   private streamOpened(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
     const { session } = stream;
-    const connection = session && this.connections.get(session);
-    if (session === undefined || connection === undefined || this.draining) {
+    if (session === undefined || this.draining) {
       stream.on("error", () => {});
       stream.close(http2Constants.NGHTTP2_REFUSED_STREAM);
       return;
@@ -259,7 +175,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
       refuseHttp(stream, headers[":method"] === "POST" ? 415 : 405);
       return;
     }
-    connection.openStreams++;
+    this.connections.streamOpened(session);
     this.openStreams++;
     const grpcStream = new Http2GrpcStream(stream, session, headers, this);
     const factory = this.options.methods.get(headers[":path"] ?? "");
@@ -284,11 +200,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   streamClosed(stream: Http2GrpcStream): void {
     this.openStreams--;
     this.endingStreams.delete(stream);
-    const connection = this.connections.get(stream.session);
-    if (connection !== undefined) {
-      connection.openStreams--;
-      connection.quietSinceMs = performance.now();
-    }
+    this.connections.streamClosed(stream.session);
     if (this.openStreams === 0 && this.quietWaiters.length > 0) {
       for (const resolve of this.quietWaiters.splice(0)) resolve();
     }
