@@ -16,6 +16,8 @@ export const defaultProfile = {
 } as const;
 
 export const defaultParsers = ["openai-parser", "anthropic-parser", "vllmhttp-parser", "passthrough-parser"] as const;
+/** Takes what no parser before it takes. */
+export const fallbackParser = "passthrough-parser";
 export const defaultPicker = "max-score-picker";
 export const defaultHandler = "single-profile-handler";
 export const defaultDetector = "utilization-detector";
@@ -29,3 +31,14 @@ export const featureGates: ReadonlyMap<string, { readonly byDefault: boolean; re
   ["flowControl", { byDefault: false, unbuilt: "queueing is not built yet: requests are admitted or shed at once" }],
   ["haPopulateNonLeaderDatastore", { byDefault: true }],
 ]);
+
+/** Flow control policies of the reference, by what may refer to them: the section is checked although none of them runs yet. */
+export const flowControlPolicies = {
+  fairnessPolicyRef: ["global-strict-fairness-policy", "round-robin-fairness-policy", "program-aware-fairness"],
+  orderingPolicyRef: ["fcfs-ordering-policy", "edf-ordering-policy", "slo-deadline-ordering-policy"],
+  usageLimitPolicyPluginRef: [
+    "static-usage-limit-policy",
+    "priority-holdback-policy",
+    "soft-reflective-ceiling-policy",
+  ],
+} as const;

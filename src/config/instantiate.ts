@@ -4,6 +4,7 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import type {
+  Closable,
   Named,
   PluginContext,
   Profile,
@@ -30,6 +31,8 @@ export interface InstantiateOptions {
   contextFor(name: string, type: string): PluginContext;
   /** The configuration that runs now: its instances are kept where nothing changed. */
   readonly previous?: Loaded | undefined;
+  /** Told of an instance that fails to close. */
+  onCloseFault(name: string, error: unknown): void;
 }
 
 /** Throws ConfigError when a create function refuses; what it made before that is closed. */
@@ -43,15 +46,17 @@ export async function instantiate(config: CompleteConfig, options: InstantiateOp
       continue;
     }
     try {
-      const context = options.contextFor(entry.name, entry.type);
-      instances.set(entry.name, { entry, plugin: entry.definition.create(entry.parameters, context) });
+      const plugin = entry.definition.create(entry.parameters, options.contextFor(entry.name, entry.type));
+      const fault = faultOfInstance(plugin);
+      if (fault === undefined) instances.set(entry.name, { entry, plugin });
+      else faults.push(`plugin ${entry.name}: ${fault}`);
     } catch (error) {
-      faults.push(`plugin ${entry.name}: ${error instanceof Error ? error.message : String(error)}`);
+      faults.push(`plugin ${entry.name}: cannot be created: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
   const plan = faults.length === 0 ? planOf(config, instances, faults) : undefined;
   if (plan === undefined || faults.length > 0) {
-    await closeInstances(instances, options.previous?.instances);
+    await closeInstances(instances, options.previous?.instances, options.onCloseFault);
     throw new ConfigError(options.source, faults);
   }
   return { config, instances, plan };
@@ -63,15 +68,39 @@ export function isSame(a: PluginEntry | undefined, b: PluginEntry | undefined): 
   return a.definition === b.definition && isDeepStrictEqual(a.parameters, b.parameters);
 }
 
-/** Closes the instances that `keep` does not hold. */
+function faultOfInstance(plugin: unknown): string | undefined {
+  if (typeof plugin !== "object" || plugin === null) return `create returned ${String(plugin)}, not an object`;
+  if ("then" in plugin && typeof plugin.then === "function") {
+    (plugin as Promise<unknown>).then(undefined, () => {});
+    return "create returned a promise; it must return the plugin at once (a producer may wait in produce)";
+  }
+  return undefined;
+}
+
+/** Longest wait for one instance to close; a plugin that never does must not hold up the others. */
+const closeTimeoutMs = 5_000;
+
+/** Closes the instances that `keep` does not hold, each whatever the others do. */
 export async function closeInstances(
   instances: ReadonlyMap<string, Instance>,
-  keep?: ReadonlyMap<string, Instance>,
+  keep: ReadonlyMap<string, Instance> | undefined,
+  onFault: (name: string, error: unknown) => void,
 ): Promise<void> {
   for (const [name, { plugin }] of instances) {
     if (keep?.get(name)?.plugin === plugin) continue;
-    if (typeof plugin === "object" && plugin !== null && "close" in plugin && typeof plugin.close === "function") {
-      await plugin.close();
+    if (typeof plugin !== "object" || plugin === null || !("close" in plugin) || typeof plugin.close !== "function") {
+      continue;
+    }
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<never>((_resolve, reject) => {
+      timer = setTimeout(() => reject(new Error(`not closed within ${closeTimeoutMs} ms`)), closeTimeoutMs);
+    });
+    try {
+      await Promise.race([(plugin as Closable).close(), timeout]);
+    } catch (error) {
+      onFault(name, error);
+    } finally {
+      clearTimeout(timer);
     }
   }
 }
@@ -102,7 +131,7 @@ function planOf(
     screeners: withMethod("screen"),
     admitters: withMethod("admit"),
     headerProcessors: withMethod("processHeaders"),
-    producers: inOrder(withMethod("produce")),
+    producers: inOrder(withMethod("produce"), faults),
     observers: all.filter(({ plugin }) =>
       observerMethods.some((method) => typeof plugin[method] === "function"),
     ) as Named<RequestObserver>[],
@@ -110,12 +139,20 @@ function planOf(
 }
 
 /** Stable order in which every producer comes after the types it reads from. */
-function inOrder(producers: SchedulingPlan["producers"]): SchedulingPlan["producers"] {
+function inOrder(producers: SchedulingPlan["producers"], faults: string[]): SchedulingPlan["producers"] {
   const left = [...producers];
   const ordered: (typeof left)[number][] = [];
   while (left.length > 0) {
-    const ready = left.findIndex(({ plugin }) => !left.some(({ type }) => plugin.after?.includes(type)));
-    ordered.push(...left.splice(Math.max(ready, 0), 1));
+    const ready = left.findIndex(
+      ({ plugin, type }) => !left.some((other) => other.type !== type && plugin.after?.includes(other.type)),
+    );
+    if (ready < 0) {
+      faults.push(
+        `plugins: these producers each come after another of them: ${left.map(({ name }) => name).join(", ")}`,
+      );
+      return producers;
+    }
+    ordered.push(...left.splice(ready, 1));
   }
   return ordered;
 }

@@ -17,10 +17,17 @@ const reference = (description: string): JsonSchema => ({
   properties: { pluginRef },
 });
 
+const optionalReference = (description: string): JsonSchema => ({
+  type: "object",
+  description,
+  additionalProperties: false,
+  properties: { pluginRef },
+});
+
 const duration = (description: string): JsonSchema => ({ type: "string", format: "duration", description });
 
 const quantity = (description: string): JsonSchema => ({
-  description,
+  description: `${description} A number or a Kubernetes quantity ("64Mi", "1k").`,
   anyOf: [
     { type: "integer", minimum: 0 },
     { type: "string", format: "quantity" },
@@ -35,9 +42,9 @@ const priorityBand = (description: string, withPriority: boolean): JsonSchema =>
   properties: {
     ...(withPriority ? { priority: { type: "integer", description: "Requests of this priority use the band." } } : {}),
     maxBytes: quantity("Request bytes the band may hold."),
-    maxRequests: { type: "integer", minimum: 0, description: "Requests the band may hold." },
-    fairnessPolicyRef: { type: "string", description: "Fairness policy plugin." },
-    orderingPolicyRef: { type: "string", description: "Ordering policy plugin." },
+    maxRequests: quantity("Requests the band may hold."),
+    fairnessPolicyRef: { type: "string", minLength: 1, description: "Fairness policy plugin." },
+    orderingPolicyRef: { type: "string", minLength: 1, description: "Ordering policy plugin." },
   },
 });
 
@@ -47,7 +54,7 @@ export const configSchema: JsonSchema = {
   required: ["apiVersion", "kind"],
   properties: {
     apiVersion: { type: "string", enum: apiVersions, description: "The older group is accepted with a warning." },
-    kind: { type: "string", const: "EndpointPickerConfig" },
+    kind: { type: "string", const: "EndpointPickerConfig", description: "Always EndpointPickerConfig." },
     metadata: { type: "object", description: "Ignored." },
     featureGates: {
       type: "array",
@@ -63,8 +70,8 @@ export const configSchema: JsonSchema = {
         additionalProperties: false,
         required: ["type"],
         properties: {
-          name: { type: "string", minLength: 1, description: "Defaults to the type. Unique." },
-          type: { type: "string", minLength: 1 },
+          name: { type: "string", description: "Unique; what references name. Default: the type." },
+          type: { type: "string", minLength: 1, description: "A plugin type of the tables below, or your own." },
           parameters: { type: "object", description: "Checked against the plugin's own schema." },
           module: {
             type: "string",
@@ -76,14 +83,14 @@ export const configSchema: JsonSchema = {
     },
     schedulingProfiles: {
       type: "array",
-      minItems: 1,
-      description: "Profiles. Absent: one profile `default` of every filter, scorer and picker in `plugins`.",
+      description:
+        "Profiles. Absent or empty: one profile `default` of every filter, scorer and picker in `plugins`, saturation detectors left out.",
       items: {
         type: "object",
         additionalProperties: false,
         required: ["name"],
         properties: {
-          name: { type: "string", minLength: 1 },
+          name: { type: "string", minLength: 1, description: "Unique." },
           plugins: {
             type: "array",
             description:
@@ -100,6 +107,7 @@ export const configSchema: JsonSchema = {
     },
     dataLayer: {
       type: "object",
+      description: "Where endpoints come from and what is scraped from them.",
       additionalProperties: false,
       properties: {
         injectDefaults: {
@@ -109,52 +117,59 @@ export const configSchema: JsonSchema = {
         },
         sources: {
           type: "array",
+          description: "What is polled at every endpoint, and who reads the pages.",
           items: {
             type: "object",
             additionalProperties: false,
             required: ["pluginRef"],
             properties: {
               pluginRef,
-              extractors: { type: "array", items: reference("An extractor fed by this source.") },
+              extractors: {
+                type: "array",
+                description: "Extractors fed by this source. A metrics source without any gets core-metrics-extractor.",
+                items: reference("An extractor."),
+              },
             },
           },
         },
         discovery: reference("The discovery plugin, e.g. file-discovery."),
         peerDiscovery: reference("Discovery of other pickers."),
-        crossReplicaSyncerPluginRef: { type: "string" },
+        crossReplicaSyncerPluginRef: { type: "string", description: "Plugin that shares state between pickers." },
         crossReplicaSyncInterval: duration("Interval of the syncer."),
       },
     },
     flowControl: {
       type: "object",
+      description:
+        "Queueing. Checked in full; only `saturationDetector` has an effect until the flowControl gate can be switched on.",
       additionalProperties: false,
       properties: {
         maxBytes: quantity("Request bytes in all queues. Absent or 0: unlimited."),
-        maxRequests: { type: "integer", minimum: 0, description: "Requests in all queues. Absent or 0: unlimited." },
+        maxRequests: quantity("Requests in all queues. Absent or 0: unlimited."),
         defaultRequestTTL: duration("Time a request may wait. Default 60s; 0s disables."),
         noEndpointRequestTTL: duration("The same while the pool is empty. Default: defaultRequestTTL."),
         defaultPriorityBand: priorityBand("Template of bands that are not listed.", false),
         defaultNegativePriorityBand: priorityBand("Template of bands below 0 that are not listed.", false),
         priorityBands: { type: "array", items: priorityBand("One band.", true) },
-        usageLimitPolicyPluginRef: { type: "string" },
-        saturationDetector: reference("The detector that admission asks. Default utilization-detector."),
-        enableEviction: { type: "boolean" },
+        usageLimitPolicyPluginRef: { type: "string", minLength: 1, description: "Usage limit policy plugin." },
+        saturationDetector: optionalReference("The detector that admission asks. Default utilization-detector."),
+        enableEviction: { type: "boolean", description: "Evict running requests for ones of higher priority." },
       },
     },
     requestHandler: {
       type: "object",
+      description: "How request bodies are read.",
       additionalProperties: false,
       properties: {
         parsers: {
           type: "array",
-          minItems: 1,
           description:
             "Parsers by path. Default: openai-parser, anthropic-parser, vllmhttp-parser, passthrough-parser.",
           items: reference("A parser."),
         },
       },
     },
-    saturationDetector: { ...reference("Deprecated: use flowControl.saturationDetector."), deprecated: true },
+    saturationDetector: { ...optionalReference("Deprecated: use flowControl.saturationDetector."), deprecated: true },
     parser: { ...reference("Deprecated: use requestHandler.parsers."), deprecated: true },
   },
 };

@@ -2,8 +2,18 @@
 import { Ajv, type ErrorObject, type ValidateFunction } from "ajv";
 import type { JsonSchema } from "../scheduling/contracts.ts";
 import { parseBytes, parseDuration } from "./duration.ts";
+import { didYouMean } from "./nearest-name.ts";
 
-const ajv = new Ajv({ allErrors: true, useDefaults: true, strict: false, verbose: true, allowUnionTypes: true });
+const ajv = new Ajv({
+  allErrors: true,
+  useDefaults: true,
+  strict: false,
+  verbose: true,
+  allowUnionTypes: true,
+  // A user's module is loaded again after an edit; a schema with an `$id` must not clash with its older self.
+  addUsedSchema: false,
+  logger: false,
+});
 ajv.addFormat("duration", { type: "string", validate: (text) => (parseDuration(text) ?? -1) >= 0 });
 ajv.addFormat("quantity", { type: "string", validate: (text) => parseBytes(text) !== undefined });
 
@@ -25,7 +35,9 @@ function pathOf(base: string, pointer: string, last?: string): string {
   if (last !== undefined) steps.push(last);
   for (const step of steps) {
     const name = step.replaceAll("~1", "/").replaceAll("~0", "~");
-    path += /^\d+$/.test(name) ? `[${name}]` : path === "" ? name : `.${name}`;
+    if (/^\d+$/.test(name)) path += `[${name}]`;
+    else if (/^[\w$-]+$/.test(name)) path += path === "" ? name : `.${name}`;
+    else path += `[${JSON.stringify(name)}]`;
   }
   return path === "" ? "the document" : path;
 }
@@ -46,7 +58,7 @@ function faultOf(base: string, error: ErrorObject): string {
     case "additionalProperties": {
       const key = String(parameters["additionalProperty"]);
       const expected = known.length === 0 ? "no keys here" : `one of ${known.join(", ")}`;
-      return `${pathOf(base, error.instancePath, key)}: unknown key; expected ${expected}`;
+      return `${pathOf(base, error.instancePath, key)}: unknown key${didYouMean(key, known)}; expected ${expected}`;
     }
     case "required":
       return `${pathOf(base, error.instancePath, String(parameters["missingProperty"]))}: missing`;
@@ -65,7 +77,17 @@ function faultOf(base: string, error: ErrorObject): string {
   }
 }
 
-/** Checks value in place, filling in the schema's defaults. Returns the faults; [] when there are none. */
+/** Why a schema cannot be used; undefined when it can. For those of a user's own plugins. */
+export function schemaFault(schema: JsonSchema): string | undefined {
+  try {
+    compile(schema);
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** Checks value in place, filling in the schema's defaults. Returns the faults; [] when there are none. Throws for a schema that is none. */
 export function validateAgainst(schema: JsonSchema, value: unknown, basePath: string): readonly string[] {
   const validate = compile(schema);
   if (validate(value)) return [];
