@@ -10,6 +10,10 @@ export interface StackOptions {
   readonly eppArgs?: readonly string[];
   /** False: the arguments bring their own discovery. */
   readonly listEndpoints?: boolean;
+  /** Model servers besides the workers. */
+  readonly endpoints?: readonly string[];
+  /** HTTP filters of Envoy before the picker's. */
+  readonly httpFilters?: readonly object[];
   readonly failureModeAllow?: boolean;
   readonly tls?: boolean;
 }
@@ -18,6 +22,7 @@ export interface Stack {
   /** Base URL of Envoy. */
   readonly url: string;
   readonly envoy: RunningEnvoy;
+  /** One process for all of them; with `workers: 0` there is none. */
   readonly workers: Child<readonly WorkerAddress[]>;
   /** The picker that runs now; `restartPicker` replaces it on the same ports. */
   picker: Child<EppPorts>;
@@ -29,6 +34,15 @@ export interface Stack {
   close(): Promise<void>;
 }
 
+const noWorkers: Child<readonly WorkerAddress[]> = {
+  pid: 0,
+  ready: [],
+  lines: [],
+  exited: Promise.resolve(0),
+  signal: () => {},
+  close: () => Promise.resolve(),
+};
+
 export const defaultModel = "signalbox-sim";
 
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
@@ -37,14 +51,16 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     for (let last = open.pop(); last !== undefined; last = open.pop()) await last.close();
   };
   try {
-    const workers = await startWorkersChild(options.workers ?? 4, options.workerArgs);
+    const workers =
+      options.workers === 0 ? noWorkers : await startWorkersChild(options.workers ?? 4, options.workerArgs);
     open.push(workers);
+    const endpoints = [...workers.ready.map((worker) => worker.hostPort), ...(options.endpoints ?? [])];
     const tls = options.tls ?? true;
     const args = [
-      ...(options.listEndpoints === false
-        ? []
-        : [`--endpoints=${workers.ready.map((worker) => worker.hostPort).join(",")}`]),
-      ...["--drain-timeout=0s", "--drain-grace=5s", `--secure-serving=${tls}`],
+      ...(options.listEndpoints === false ? [] : [`--endpoints=${endpoints.join(",")}`]),
+      "--drain-timeout=0s",
+      "--drain-grace=5s",
+      `--secure-serving=${tls}`,
       ...(options.eppArgs ?? []),
     ];
     let picker = await startEppChild(args);
@@ -55,7 +71,8 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
       binary: findEnvoy(process.env),
       picker: { port: ports.grpcPort, tls },
       listenPort: 0,
-      fallbackPorts: workers.ready.map((worker) => Number(new URL(worker.url).port)),
+      fallbackPorts: endpoints.map((endpoint) => Number(new URL(`http://${endpoint}`).port)),
+      ...(options.httpFilters === undefined ? {} : { httpFilters: options.httpFilters }),
       ...(options.failureModeAllow === undefined ? {} : { failureModeAllow: options.failureModeAllow }),
     });
     open.push(envoy);

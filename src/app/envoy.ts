@@ -21,6 +21,8 @@ export interface EnvoyOptions {
   /** Ports on 127.0.0.1 that fail-open traffic goes to (mode buffered). */
   readonly fallbackPorts?: readonly number[];
   readonly failureModeAllow?: boolean;
+  /** HTTP filters before the picker's. */
+  readonly httpFilters?: readonly object[];
   /** Worker threads. */
   readonly concurrency?: number;
   /** Called for each line Envoy logs (warnings and worse). */
@@ -65,6 +67,10 @@ interface SocketAddress {
   address: string;
   port_value: number;
 }
+interface HttpFilter {
+  name: string;
+  typed_config: Record<string, unknown>;
+}
 interface LoadAssignment {
   endpoints: { lb_endpoints: { endpoint: { address: { socket_address: SocketAddress } } }[] }[];
 }
@@ -74,7 +80,7 @@ interface EnvoyConfig {
     listeners: {
       address: { socket_address: SocketAddress };
       filter_chains: {
-        filters: { typed_config: { http_filters: { name: string; typed_config: Record<string, unknown> }[] } }[];
+        filters: { typed_config: { http_filters: HttpFilter[] } }[];
       }[];
     }[];
     clusters: { name: string; transport_socket?: unknown; load_assignment?: LoadAssignment }[];
@@ -93,6 +99,7 @@ async function configurationOf(options: EnvoyOptions): Promise<string> {
           filter.typed_config["failure_mode_allow"] = options.failureModeAllow;
         }
       }
+      typed_config.http_filters.unshift(...((options.httpFilters ?? []) as HttpFilter[]));
     }
   }
   for (const cluster of config.static_resources.clusters) {
@@ -150,8 +157,15 @@ export async function startEnvoy(options: EnvoyOptions): Promise<RunningEnvoy> {
   const child = spawn(
     options.binary,
     [
-      ...["-c", configFile, "--admin-address-path", join(scratch, "admin")],
-      ...["--disable-hot-restart", "--concurrency", String(options.concurrency ?? 1), "-l", "warning"],
+      "-c",
+      configFile,
+      "--admin-address-path",
+      join(scratch, "admin"),
+      "--disable-hot-restart",
+      "--concurrency",
+      String(options.concurrency ?? 1),
+      "-l",
+      "warning",
     ],
     { stdio: ["ignore", "ignore", "pipe"] },
   );
