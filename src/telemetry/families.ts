@@ -1,6 +1,6 @@
 /**
  * Metric families as accumulators that the hot path writes by index: a series is two or three numbers and a row of buckets, found once a
- * label set and kept. prom-client renders them when /metrics is read (RenderedFamily), in both name generations where there are two.
+ * label set and kept. They become text when /metrics is read (exposition.ts), in both name generations where there are two.
  */
 
 export type FamilyType = "counter" | "gauge" | "histogram";
@@ -84,75 +84,19 @@ export class Family {
     return this.#series.values();
   }
 
+  get size(): number {
+    return this.#series.size;
+  }
+
   /** Forgets every series: for gauges that are rebuilt at each collection. */
   clear(): void {
     this.#series.clear();
   }
-}
 
-interface Sample {
-  readonly value: number;
-  readonly labels: Readonly<Record<string, string | number>>;
-  readonly metricName?: string;
-}
-
-/** What prom-client's Registry needs of a metric: a name and a get. */
-export class RenderedFamily {
-  readonly name: string;
-  readonly #family: Family;
-  readonly #exposure: Exposure;
-
-  constructor(family: Family, exposure: Exposure) {
-    this.#family = family;
-    this.#exposure = exposure;
-    this.name = exposure.name;
-  }
-
-  get(): Promise<unknown> {
-    return Promise.resolve(this.#render());
-  }
-
-  #render(): { name: string; help: string; type: string; aggregator: "sum"; values: Sample[] } {
-    const { spec } = this.#family;
-    const values: Sample[] = [];
-    for (const merged of this.#merged()) {
-      if (spec.type !== "histogram") {
-        values.push({ value: merged.value, labels: merged.labels });
-        continue;
-      }
-      let cumulative = 0;
-      for (const [index, bound] of (spec.buckets ?? []).entries()) {
-        cumulative += merged.bucketCounts[index] ?? 0;
-        values.push({ value: cumulative, labels: { ...merged.labels, le: bound }, metricName: `${this.name}_bucket` });
-      }
-      values.push({ value: merged.count, labels: { ...merged.labels, le: "+Inf" }, metricName: `${this.name}_bucket` });
-      values.push({ value: merged.value, labels: merged.labels, metricName: `${this.name}_sum` });
-      values.push({ value: merged.count, labels: merged.labels, metricName: `${this.name}_count` });
+  /** Forgets the series that `isKept` says no to. Who kept one of them writes into nothing afterwards. */
+  prune(isKept: (labelValues: readonly string[]) => boolean): void {
+    for (const [key, series] of this.#series) {
+      if (!isKept(series.labelValues)) this.#series.delete(key);
     }
-    return { name: this.name, help: spec.help, type: spec.type, aggregator: "sum", values };
-  }
-
-  /** Series that differ only in labels this exposure hides are added up. */
-  #merged(): Iterable<{ labels: Record<string, string>; value: number; count: number; bucketCounts: Float64Array }> {
-    const byKey = new Map<
-      string,
-      { labels: Record<string, string>; value: number; count: number; bucketCounts: Float64Array }
-    >();
-    for (const series of this.#family.all()) {
-      const labels: Record<string, string> = {};
-      for (const { name, from } of this.#exposure.labels) labels[name] = series.labelValues[from] ?? "";
-      const key = Object.values(labels).join("\u0000");
-      const merged = byKey.get(key);
-      if (merged === undefined) {
-        byKey.set(key, { labels, value: series.value, count: series.count, bucketCounts: series.bucketCounts.slice() });
-        continue;
-      }
-      merged.value += series.value;
-      merged.count += series.count;
-      for (let index = 0; index < merged.bucketCounts.length; index++) {
-        merged.bucketCounts[index] = (merged.bucketCounts[index] ?? 0) + (series.bucketCounts[index] ?? 0);
-      }
-    }
-    return byKey.values();
   }
 }

@@ -1,5 +1,5 @@
 /** The process's logger: pino, JSON lines on stderr, or pretty ones on a terminal. */
-import { pino, type Logger as Pino } from "pino";
+import { type Logger as Pino, pino } from "pino";
 import pretty from "pino-pretty";
 import type { LogFields, Logger } from "./log.ts";
 

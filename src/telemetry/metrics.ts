@@ -1,7 +1,8 @@
-/** The metrics of one process: families, the request recorder, and a prom-client registry that renders them with Node's own metrics. */
-import { collectDefaultMetrics, type Metric, Registry } from "prom-client";
+/** The metrics of one process: families, the request recorder, and the page that shows them with Node's own metrics, which prom-client collects. */
+import { collectDefaultMetrics, Registry } from "prom-client";
 import { createFamilies, type Families } from "./catalogue.ts";
-import { type Family, RenderedFamily } from "./families.ts";
+import { renderFamilies } from "./exposition.ts";
+import type { Family } from "./families.ts";
 import { RequestRecorder } from "./request-recorder.ts";
 
 export interface Metrics {
@@ -9,7 +10,7 @@ export interface Metrics {
   readonly requests: RequestRecorder;
   /** Runs before every rendering: refreshes gauges that are read rather than counted. */
   onCollect(refresh: () => void): void;
-  /** The Prometheus text page. */
+  /** The Prometheus text page. Scrapes that come together share one. */
   render(): Promise<string>;
   readonly contentType: string;
 }
@@ -18,30 +19,34 @@ export interface MetricsOptions {
   /** extproc_streams_* are off unless asked for, as in the reference. */
   readonly streamMetrics: boolean;
   readonly version: string;
+  /** Of the build; "" when unknown. */
+  readonly commit?: string;
 }
 
 export function createMetrics(options: MetricsOptions): Metrics {
   const families = createFamilies();
-  const registry = new Registry();
   const optional: ReadonlySet<Family> = new Set([families.streams, families.streamDuration, families.streamsInflight]);
-  for (const family of Object.values(families)) {
-    if (!options.streamMetrics && optional.has(family)) continue;
-    for (const exposure of family.spec.exposures) {
-      registry.registerMetric(new RenderedFamily(family, exposure) as unknown as Metric);
-    }
-  }
+  const shown = Object.values(families).filter((family) => options.streamMetrics || !optional.has(family));
+  const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  families.info.series("", options.version).set(1);
+  families.info.series(options.commit ?? "", options.version).set(1);
   const refreshes: (() => void)[] = [];
+  let underWay: Promise<string> | undefined;
+  const page = async (): Promise<string> => {
+    for (const refresh of refreshes) refresh();
+    return (await renderFamilies(shown, () => performance.now())) + (await registry.metrics());
+  };
   return {
     families,
     requests: new RequestRecorder(families),
     onCollect(refresh) {
       refreshes.push(refresh);
     },
-    async render() {
-      for (const refresh of refreshes) refresh();
-      return await registry.metrics();
+    render() {
+      underWay ??= page().finally(() => {
+        underWay = undefined;
+      });
+      return underWay;
     },
     contentType: registry.contentType,
   };

@@ -9,6 +9,8 @@ import type { ExtensionPoint, RequestLabels, RequestMetrics, RequestRecord } fro
 
 /** Distinct model names and fairness ids per process, as in the reference. */
 const cardinalityLimit = 1000;
+/** Series of scheduler attempts that are kept whatever became of their endpoints. */
+const keptAttempts = 2000;
 
 type RecordEnd = Parameters<RequestRecord["ended"]>[0];
 
@@ -136,11 +138,13 @@ export class RequestRecorder implements RequestMetrics {
   readonly #shared: RecorderSeries;
   readonly #schedulerDuration: Series;
   readonly #byLabels = new Map<string, LabelledSeries>();
-  readonly #attempts = new Map<string, Series>();
-  readonly #plugins = new Map<string, Series>();
+  /** Status and model → endpoint → series. */
+  readonly #attempts = new Map<string, Map<string, Series>>();
+  /** Extension point → plugin name → series. */
+  readonly #plugins = new Map<ExtensionPoint, Map<string, Series>>();
   /** One limit for both model labels. */
   readonly models = new LabelLimit(cardinalityLimit);
-  readonly #fairness = new LabelLimit(cardinalityLimit);
+  readonly fairness = new LabelLimit(cardinalityLimit);
 
   constructor(families: Families) {
     this.#families = families;
@@ -159,7 +163,11 @@ export class RequestRecorder implements RequestMetrics {
     return new Recorded(series, this.#shared);
   }
 
-  refused(errorCode: string, model: string): void {
+  refused(errorCode: string, model: string, labels?: RequestLabels): void {
+    if (labels !== undefined) {
+      this.#families.requestErrors.series(...this.#folded(labels), errorCode).add(1);
+      return;
+    }
     const name = this.models.fold(model);
     this.#families.requestErrors.series(name, name, "", "0", errorCode).add(1);
   }
@@ -172,23 +180,42 @@ export class RequestRecorder implements RequestMetrics {
   ): void {
     this.#schedulerDuration.observe(durationMs / 1000);
     const model = this.models.fold(targetModel);
-    const key = `${status}\u0000${model}\u0000${endpoint?.name ?? ""}`;
-    let series = this.#attempts.get(key);
+    const group = status === "success" ? model : `\u0000${model}`;
+    let byEndpoint = this.#attempts.get(group);
+    if (byEndpoint === undefined) {
+      byEndpoint = new Map();
+      this.#attempts.set(group, byEndpoint);
+    }
+    const key = endpoint?.name ?? "";
+    let series = byEndpoint.get(key);
     if (series === undefined) {
       const name = endpoint === undefined ? "" : endpoint.name.slice(endpoint.namespace.length + 1);
       const port = endpoint === undefined ? "" : String(endpoint.port);
       series = this.#families.schedulerAttempts.series(status, model, name, endpoint?.namespace ?? "", port);
-      this.#attempts.set(key, series);
+      byEndpoint.set(key, series);
     }
     series.add(1);
   }
 
+  /** Drops the attempts on endpoints that have left, once there are many: a pool that scales for months must not grow its page with it. */
+  pruneAttempts(isPresent: (namespace: string, name: string) => boolean): void {
+    const { schedulerAttempts } = this.#families;
+    if (schedulerAttempts.size <= keptAttempts) return;
+    schedulerAttempts.prune(([, , name = "", namespace = ""]) => name === "" || isPresent(namespace, name));
+    this.#attempts.clear();
+  }
+
   plugin(point: ExtensionPoint, type: string, name: string, durationMs: number): void {
-    const key = `${point}\u0000${name}`;
-    let series = this.#plugins.get(key);
-    if (series === undefined) {
+    let byName = this.#plugins.get(point);
+    if (byName === undefined) {
+      byName = new Map();
+      this.#plugins.set(point, byName);
+    }
+    let series = byName.get(name);
+    // A reload may give a name to another type.
+    if (series === undefined || series.labelValues[1] !== type) {
       series = this.#families.pluginDuration.series(point, type, name);
-      this.#plugins.set(key, series);
+      byName.set(name, series);
     }
     series.observe(durationMs / 1000);
   }
@@ -204,7 +231,7 @@ export class RequestRecorder implements RequestMetrics {
   #labelled(labels: RequestLabels): LabelledSeries {
     const model = this.models.fold(labels.model);
     const target = labels.targetModel === labels.model ? model : this.models.fold(labels.targetModel);
-    const fairness = this.#fairness.fold(labels.fairnessId);
+    const fairness = this.fairness.fold(labels.fairnessId);
     const key = `${model}\u0000${target}\u0000${fairness}\u0000${labels.priority}`;
     let series = this.#byLabels.get(key);
     if (series === undefined) {
@@ -212,5 +239,15 @@ export class RequestRecorder implements RequestMetrics {
       this.#byLabels.set(key, series);
     }
     return series;
+  }
+
+  #folded(labels: RequestLabels): [string, string, string, string] {
+    const { models } = this;
+    return [
+      models.fold(labels.model),
+      models.fold(labels.targetModel),
+      this.fairness.fold(labels.fairnessId),
+      String(labels.priority),
+    ];
   }
 }
