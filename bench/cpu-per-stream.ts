@@ -1,0 +1,43 @@
+/** CPU per whole stream (request, decision, answer of two events) and streams per second at 32 concurrent, by size of the body. */
+import { type Context, type FigureSpec, type Measurement, type Run, repeat } from "./measurement.ts";
+import { runLoad, withPicker } from "./rig.ts";
+
+const sizes = [
+  ["4k", "4 KiB", 4 * 1024, false],
+  ["4k-new", "4 KiB, every body new", 4 * 1024, true],
+  ["64k", "64 KiB", 64 * 1024, false],
+  ["400k", "400 KiB", 400 * 1024, false],
+] as const;
+
+const figures: readonly FigureSpec[] = sizes.flatMap(([key, title]) => [
+  { name: `stream-${key}-cpu`, title: `CPU per stream, ${title}`, unit: "µs", digits: 0 },
+  { name: `stream-${key}-rate`, title: `Decisions per second and core, ${title}`, unit: "/s", digits: 0 },
+]);
+
+function measure(context: Context): Promise<readonly Run[]> {
+  return withPicker(context.start, {}, (picker) =>
+    repeat(context, async (index) => {
+      const run: Record<string, number> = {};
+      for (const [key, , bodyBytes, distinct] of sizes) {
+        // A compiler that has not yet seen the load is not what a gateway meets: the first run warms up longer.
+        const warmupMs = index === 0 ? 2 * context.warmupMs : context.warmupMs;
+        const result = await runLoad(picker, {
+          warmupMs,
+          measureMs: context.measureMs,
+          shape: { bodyBytes, distinct },
+        });
+        run[`stream-${key}-cpu`] = result.pickerMicrosPerStream;
+        // What the core does when nothing else runs on it; other processes may have had their share meanwhile.
+        run[`stream-${key}-rate`] = 1e6 / result.pickerMicrosPerStream;
+      }
+      return run;
+    }),
+  );
+}
+
+export const cpuPerStream: Measurement = {
+  name: "stream",
+  what: "CPU per stream and decisions per second, by body size",
+  figures,
+  measure,
+};

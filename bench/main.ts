@@ -1,0 +1,129 @@
+/** `npm run bench`: measures the picker, or two of them, and writes docs/performance.md. */
+import { writeFile } from "node:fs/promises";
+import { loadavg } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { packageRoot } from "../src/app/envoy.ts";
+import { allocation } from "./allocation.ts";
+import { cpuPerStream } from "./cpu-per-stream.ts";
+import { decisionLatency } from "./decision-latency.ts";
+import { envoyFirstByte } from "./envoy.ts";
+import { gatewayModes } from "./gateway-modes.ts";
+import { heldStreams } from "./held-streams.ts";
+import type { Context, Measurement, Run } from "./measurement.ts";
+import { createPeerStart, peerName } from "./peer.ts";
+import { type Column, report, summary } from "./report.ts";
+import { startSignalbox } from "./rig.ts";
+import { scraping } from "./scraping.ts";
+import { sseChunk } from "./sse-chunk.ts";
+import { transportComparison } from "./transports.ts";
+
+const measurements: readonly Measurement[] = [
+  cpuPerStream,
+  sseChunk,
+  decisionLatency,
+  allocation,
+  heldStreams,
+  scraping,
+  envoyFirstByte,
+  gatewayModes,
+  transportComparison,
+];
+
+const help = `Usage: npm run bench -- [--quick] [--only NAME,...] [--runs N] [--output FILE]
+
+Measures the picker on one core and writes docs/performance.md.
+
+  --quick        one short run of each; writes nothing
+  --only NAMES   some of: ${measurements.map(({ name }) => name).join(", ")}; writes nothing
+  --runs N       runs of each (default 5)
+  --output FILE  where the page goes (default docs/performance.md)
+
+Environment:
+  PEER_EPP       another picker to measure beside ours
+  PEER_EPP_ARGS  its arguments, with {config} {endpoints} {grpcPort} {healthPort} {metricsPort} filled in
+  ENVOY          the Envoy to use
+`;
+
+const { values: flags } = parseArgs({
+  options: {
+    quick: { type: "boolean", default: false },
+    only: { type: "string" },
+    runs: { type: "string", default: "5" },
+    output: { type: "string" },
+    help: { type: "boolean", short: "h", default: false },
+  },
+});
+
+function chosen(names: string | undefined): readonly Measurement[] {
+  if (names === undefined) return measurements;
+  return names.split(",").map((name) => {
+    const found = measurements.find((measurement) => measurement.name === name);
+    if (found === undefined) throw new Error(`--only: no measurement is called ${name}`);
+    return found;
+  });
+}
+
+const startedMs = performance.now();
+
+function say(text: string): void {
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(0).padStart(4);
+  process.stdout.write(`${seconds} s  ${text}\n`);
+}
+
+type Candidate = Pick<Context, "start" | "isOurs"> & { readonly name: string };
+
+function candidates(): Candidate[] {
+  const peer = process.env["PEER_EPP"];
+  const ours: Candidate = { name: "Signalbox", start: startSignalbox, isOurs: true };
+  if (peer === undefined || peer === "") return [ours];
+  return [ours, { name: peerName(peer), start: createPeerStart(peer, process.env["PEER_EPP_ARGS"]), isOurs: false }];
+}
+
+async function main(): Promise<void> {
+  if (flags.help) {
+    process.stdout.write(help);
+    return;
+  }
+  const runs = flags.quick ? 1 : Number(flags.runs);
+  if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs: ${flags.runs} is no number of runs`);
+  const selected = chosen(flags.only);
+  const loadBefore = loadavg()[0] ?? 0;
+  const collected = candidates().map((candidate) => ({ ...candidate, runs: new Map<string, readonly Run[]>() }));
+  // Both pickers of one measurement one after the other: what disturbs the machine for long disturbs both.
+  for (const measurement of selected) {
+    for (const { name, start, isOurs, runs: results } of collected) {
+      say(`${name}: ${measurement.what}`);
+      const context: Context = {
+        start,
+        isOurs,
+        runs,
+        measureMs: flags.quick ? 600 : 1_500,
+        warmupMs: flags.quick ? 400 : 800,
+        progress: (text) => say(`  ${text}`),
+      };
+      results.set(measurement.name, await measurement.measure(context));
+    }
+  }
+  const columns: Column[] = collected;
+  const input = {
+    measurements: selected,
+    columns,
+    runs,
+    seconds: (performance.now() - startedMs) / 1000,
+    loadBefore,
+    date: new Date(),
+  };
+  process.stdout.write(`\n${summary(input)}\n`);
+  const isWhole = !flags.quick && flags.only === undefined;
+  if (isWhole || flags.output !== undefined) {
+    const file = flags.output ?? join(packageRoot, "docs/performance.md");
+    await writeFile(file, report(input));
+    say(`wrote ${file}`);
+  }
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+});
