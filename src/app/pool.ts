@@ -1,6 +1,7 @@
 /** The pool of one picker: its endpoints by whichever discovery, their scraped metrics, and the objects (objectives, rewrites) that routing reads. */
 
 import type { EppSettings } from "../commands/epp-flags.ts";
+import { ConfigError } from "../config/complete-config.ts";
 import type { Loaded } from "../config/instantiate.ts";
 import type { Discovery } from "../data/discovery/discovery.ts";
 import { createStaticDiscovery, parseEndpointList } from "../data/discovery/static.ts";
@@ -39,8 +40,8 @@ export interface PoolOptions {
 /** Resolves once the first endpoint list and the manifests are in. */
 export async function startPool(options: PoolOptions): Promise<Pool> {
   const { settings, namespace, store, configuration, now } = options;
-  const manifests = await startManifests(options);
   const discovery = discoveryOf(settings, namespace, configuration);
+  const manifests = await startManifests(options);
   try {
     await discovery.start(store);
   } catch (error) {
@@ -68,8 +69,16 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
   };
 }
 
+/** Throws ConfigError unless flags and configuration name exactly one source of endpoints. */
 function discoveryOf(settings: EppSettings, namespace: string, configuration: Configuration): Discovery {
   const name = configuration.current.config.discovery;
+  if ((name === undefined) === (settings.endpoints.length === 0)) {
+    throw new ConfigError(configuration.state.source, [
+      name === undefined
+        ? "dataLayer.discovery: missing, and --endpoints is not given: there would be no endpoints"
+        : "dataLayer.discovery: cannot stand beside --endpoints: endpoints come from one of them",
+    ]);
+  }
   if (name !== undefined) return configuration.lookup(name) as Discovery;
   const { endpoints } = parseEndpointList(settings.endpoints.join(","), namespace);
   return createStaticDiscovery(endpoints);
@@ -88,6 +97,8 @@ async function startManifests({ settings, metrics, log }: PoolOptions): Promise<
     pool: { name: settings["pool-name"], group: settings["pool-group"], namespace: settings["pool-namespace"] },
     log,
     changed: pinModels,
+  }).catch((error: unknown) => {
+    throw new Error(`the folder ${settings.manifests} (--manifests) cannot be read`, { cause: error });
   });
   pinModels(watch.objects());
   return watch;

@@ -1,5 +1,6 @@
 /** What a subcommand is: its name, its flags, its help, and a run that resolves to the exit code. */
-import { describeFlags, type FlagTable, type FlagValues, parseFlags } from "../config/flags.ts";
+import { describeFlags, wrapText } from "../config/flag-help.ts";
+import { environmentNameOf, type FlagTable, type FlagValues, parseFlags } from "../config/flags.ts";
 
 export interface Command {
   readonly name: string;
@@ -25,18 +26,28 @@ export interface CommandSpec<Table extends FlagTable> {
 /** Exit codes: 0 done, 1 failed at run time, 2 unusable command line or configuration. */
 export const exitCode = { ok: 0, failed: 1, usage: 2 } as const;
 
+function environmentNote(flags: FlagTable): readonly string[] {
+  const name = Object.keys(flags).find((flag) => flag.includes("-")) ?? Object.keys(flags)[0] ?? "";
+  return [
+    `Every flag has a variable: --${name} is ${environmentNameOf(name)}. The flag wins.`,
+    "Values: durations like 50ms, 30s, 1m30s; bytes like 4194304, 64Mi; lists by commas or by repeating",
+    "the flag; --flag alone is true, --flag=false is false.",
+    "Exit codes: 0 done, 1 failed while running, 2 unusable command line or configuration.",
+  ];
+}
+
 export function defineCommand<const Table extends FlagTable>(spec: CommandSpec<Table>): Command {
   const help = [
     `Usage: signalbox ${spec.name} [flags]`,
     "",
-    spec.description,
+    ...spec.description.split("\n").flatMap((paragraph) => (paragraph === "" ? [""] : wrapText(paragraph, 100))),
     "",
     "Examples:",
     ...spec.examples.map((example) => `  ${example}`),
     "",
     describeFlags(spec.flags),
     "",
-    "Every flag can be given in the environment: --drain-timeout is SIGNALBOX_DRAIN_TIMEOUT. The flag wins.",
+    ...environmentNote(spec.flags),
   ].join("\n");
   return {
     name: spec.name,

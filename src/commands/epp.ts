@@ -1,39 +1,13 @@
 /** `signalbox epp`: the endpoint picker as a process. Signals: the first SIGTERM or SIGINT drains, the second ends at once. */
 import { readFileSync } from "node:fs";
+import { logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
 import { startEpp } from "../app/epp.ts";
 import { ConfigError } from "../config/complete-config.ts";
-import { parseBytes } from "../config/duration.ts";
-import { parseEndpointList } from "../data/discovery/static.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { createLogger, type LogLevel, levelOfVerbosity } from "../telemetry/logger.ts";
 import { defineCommand, exitCode } from "./command.ts";
 import { type EppSettings, eppFlags } from "./epp-flags.ts";
-
-function validate(settings: EppSettings, given: ReadonlySet<string>): readonly string[] {
-  const faults: string[] = [];
-  if (given.has("config-file") && given.has("config-text"))
-    faults.push("--config-file and --config-text exclude each other");
-  if (given.has("endpoints"))
-    faults.push(
-      ...parseEndpointList(settings.endpoints.join(","), "default").faults.map((fault) => `--endpoints: ${fault}`),
-    );
-  for (const name of ["grpc-max-recv-msg-size", "grpc-max-send-msg-size"] as const) {
-    if (settings[name] !== "" && parseBytes(settings[name]) === undefined)
-      faults.push(`--${name}: expected a number of bytes like "4194304" or "64Mi"`);
-  }
-  if (settings["endpoint-selector"] !== "")
-    faults.push(
-      "--endpoint-selector: Kubernetes discovery is not built yet; use --endpoints or the file-discovery plugin",
-    );
-  if (settings["ha-enable-leader-election"])
-    faults.push("--ha-enable-leader-election: leader election is not built yet");
-  if (!given.has("endpoints") && !given.has("config-file") && !given.has("config-text")) {
-    faults.push(
-      "no endpoints: give --endpoints ip:port,... or a configuration with a discovery plugin (Kubernetes discovery is not built yet)",
-    );
-  }
-  return faults;
-}
+import { faultsOfEppFlags } from "./epp-validation.ts";
 
 function loggerOf(settings: EppSettings): Logger {
   const zapLevels: Readonly<Record<string, LogLevel>> = { debug: "debug", info: "info", error: "error", warn: "warn" };
@@ -69,20 +43,25 @@ function firstSignal(): Promise<NodeJS.Signals> {
   });
 }
 
+/** The error and its causes in one line, none said twice. */
 function explain(error: unknown): string {
-  const lines: string[] = [];
+  const parts: string[] = [];
   for (let cause = error; cause !== undefined && cause !== null; cause = (cause as { cause?: unknown }).cause) {
-    lines.push((cause as { message?: string }).message ?? String(cause));
+    const text = (cause as { message?: string }).message ?? String(cause);
+    if (!parts.some((part) => part.includes(text))) parts.push(text);
   }
-  return lines.join(": ");
+  return parts.join(": ");
 }
 
 export const epp = defineCommand({
   name: "epp",
   summary: "the Endpoint Picker: an Envoy ext-proc server that routes each request to a model server",
   description: [
-    "Serves Envoy's external processing protocol and answers each LLM request with the model server that will answer it soonest.",
-    "Endpoints come from --endpoints or a discovery plugin; how they are chosen comes from an EndpointPickerConfig.",
+    "Serves Envoy's external processing protocol (ext-proc) and names, for each LLM request, the model server that will answer it soonest. Envoy carries the bytes.",
+    "",
+    "Endpoints come from --endpoints or from a discovery plugin of the configuration. How they are chosen comes from an EndpointPickerConfig (--config-file); without one, queue length, KV cache usage and prefix cache hits are weighed 2 : 2 : 3. docs/configuration.md lists every plugin.",
+    "",
+    "SIGTERM drains: not ready at once, everything served on for --drain-timeout, then an end without a cut answer. A second signal ends the process at once.",
   ].join("\n"),
   examples: [
     "signalbox epp --endpoints 10.0.0.1:8000,10.0.0.2:8000",
@@ -90,11 +69,13 @@ export const epp = defineCommand({
     "signalbox epp --endpoints 127.0.0.1:8000 --secure-serving=false --bind-address 127.0.0.1 -v 4",
   ],
   flags: eppFlags,
-  validate,
+  validate: faultsOfEppFlags,
   async run(settings, given, warnings) {
     const log = loggerOf(settings);
     for (const warning of warnings) log.warn({}, warning);
     const namespace = settings["pool-namespace"] || process.env["NAMESPACE"] || "default";
+    // The library writes lines of its own to stderr; whatever matters comes back as an error.
+    setLogVerbosity(logVerbosity.NONE);
     const stopped = firstSignal();
     let running: Awaited<ReturnType<typeof startEpp>>;
     try {

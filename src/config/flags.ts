@@ -2,7 +2,8 @@
  * Command-line flags as pflag spells them (`--flag value`, `--flag=value`, `--bool`, `--bool=false`, `-v 4`), each with an environment
  * equivalent: SIGNALBOX_ and the name in upper snake case; the command line wins. All faults are reported at once.
  */
-import { formatBytes, formatDuration, parseBytes, parseDuration } from "./duration.ts";
+import { formatDuration, parseBytes, parseDuration } from "./duration.ts";
+import { didYouMean } from "./nearest-name.ts";
 
 interface FlagBase {
   /** One sentence for --help, without the default. */
@@ -12,6 +13,8 @@ interface FlagBase {
   readonly short?: string;
   /** Accepted, warned about and ignored: why. */
   readonly deprecated?: string;
+  /** A fault when it is given a value: what to do instead. `{value}` stands for the value. */
+  readonly refused?: string;
   /** Shown in place of the type in --help. */
   readonly placeholder?: string;
 }
@@ -57,6 +60,9 @@ export function environmentNameOf(flag: string): string {
   return `SIGNALBOX_${flag.replaceAll("-", "_").toUpperCase()}`;
 }
 
+/** What Kubernetes puts into SERVICE_PORT variables of every pod: a Service called "signalbox-grpc" would set --grpc-port. */
+const serviceLink = /^(tcp|udp|sctp):\/\//;
+
 type Reading = { readonly value: unknown } | { readonly fault: string };
 
 function readNumber(text: string, spec: { readonly min?: number; readonly max?: number }, whole: boolean): Reading {
@@ -83,7 +89,7 @@ function readValue(spec: FlagSpec, text: string): Reading {
   switch (spec.type) {
     case "string":
       if (spec.oneOf !== undefined && !spec.oneOf.includes(text))
-        return { fault: `must be one of ${spec.oneOf.join(", ")}` };
+        return { fault: `must be one of ${spec.oneOf.filter((choice) => choice !== "").join(", ")}` };
       return { value: text };
     case "bool":
       return readBool(text);
@@ -131,9 +137,11 @@ export function parseFlags<const Table extends FlagTable>(
   let helpWanted = false;
 
   const take = (name: string, spec: FlagSpec, text: string, shown: string): void => {
-    if (spec.deprecated !== undefined) {
-      warnings.push(`${shown} is deprecated: ${spec.deprecated}`);
+    if (spec.refused !== undefined) {
+      if (text !== "") faults.push(`${shown} is not accepted: ${spec.refused.replaceAll("{value}", () => text)}`);
+      return;
     }
+    if (spec.deprecated !== undefined) warnings.push(`${shown} is deprecated: ${spec.deprecated}`);
     const reading = readValue(spec, text);
     if ("fault" in reading) {
       faults.push(`${shown}: invalid value ${JSON.stringify(text)}: ${reading.fault}`);
@@ -145,8 +153,15 @@ export function parseFlags<const Table extends FlagTable>(
   };
 
   for (const [name, spec] of Object.entries(table)) {
-    const text = environment[environmentNameOf(name)];
-    if (text !== undefined) take(name, spec, text, environmentNameOf(name));
+    const variable = environmentNameOf(name);
+    const text = environment[variable];
+    // Empty is unset: a manifest often passes a variable on that nobody filled in.
+    if (text === undefined || text === "") continue;
+    if (spec.type !== "string" && serviceLink.test(text)) {
+      warnings.push(`${variable} is ignored: Kubernetes sets it for a Service of that name`);
+      continue;
+    }
+    take(name, spec, text, variable);
   }
 
   const byShort = new Map(
@@ -176,94 +191,23 @@ export function parseFlags<const Table extends FlagTable>(
       positional.push(argument);
       continue;
     }
-    const spec = name === undefined ? undefined : table[name];
+    const spec = name !== undefined && Object.hasOwn(table, name) ? table[name] : undefined;
     if (name === undefined || spec === undefined) {
-      faults.push(`unknown flag: ${argument.split("=")[0]}${suggestion(table, name ?? "")}`);
+      const known = Object.keys(table).filter((flag) => flag.length > 1);
+      faults.push(`unknown flag: ${argument.split("=")[0]}${didYouMean(name ?? "", known, "--")}`);
       continue;
     }
+    const shown = argument.startsWith("--") ? `--${name}` : argument.slice(0, 2);
     if (text === undefined) {
       if (spec.type === "bool") text = "true";
       else if (index + 1 < argv.length) text = argv[++index] ?? "";
       else {
-        faults.push(`--${name}: needs a value`);
+        faults.push(`${shown}: needs a value`);
         continue;
       }
     }
-    take(name, spec, text, `--${name}`);
+    take(name, spec, text, shown);
     fromArgv.add(name);
   }
   return { values: values as FlagValues<Table>, given, warnings, faults, helpWanted, positional };
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(
-        (next[j - 1] ?? 0) + 1,
-        (row[j] ?? 0) + 1,
-        (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1),
-      );
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
-}
-
-function suggestion(table: FlagTable, name: string): string {
-  const nearest = Object.keys(table)
-    .map((candidate) => ({ candidate, distance: editDistance(name, candidate) }))
-    .sort((a, b) => a.distance - b.distance)[0];
-  return nearest !== undefined && nearest.distance <= 3 ? ` (did you mean --${nearest.candidate}?)` : "";
-}
-
-function defaultText(spec: FlagSpec): string {
-  switch (spec.type) {
-    case "string":
-      return spec.default === "" ? "" : JSON.stringify(spec.default);
-    case "bool":
-    case "int":
-    case "number":
-      return String(spec.default);
-    case "duration":
-      return formatDuration(spec.default);
-    case "bytes":
-      return formatBytes(spec.default);
-    case "strings":
-    case "ints":
-      return spec.default.join(",");
-    default:
-      return spec satisfies never;
-  }
-}
-
-function wrapText(text: string, width: number): string[] {
-  const lines: string[] = [];
-  let line = "";
-  for (const word of text.split(" ")) {
-    if (line !== "" && line.length + 1 + word.length > width) {
-      lines.push(line);
-      line = word;
-    } else line = line === "" ? word : `${line} ${word}`;
-  }
-  return line === "" ? lines : [...lines, line];
-}
-
-/** The flags part of --help: grouped, aligned, with defaults. */
-export function describeFlags(table: FlagTable): string {
-  const groups = new Map<string, string[]>();
-  for (const [name, spec] of Object.entries(table)) {
-    if (spec.deprecated !== undefined) continue;
-    const placeholder = spec.type === "bool" ? "" : ` ${spec.placeholder ?? spec.type}`;
-    const head = `  ${spec.short === undefined ? "    " : `-${spec.short}, `}--${name}${placeholder}`;
-    const shown = defaultText(spec);
-    const choices = spec.type === "string" && spec.oneOf !== undefined ? ` One of ${spec.oneOf.join(", ")}.` : "";
-    const lines = wrapText(`${spec.help}${choices}${shown === "" ? "" : ` (default ${shown})`}`, 72);
-    const entry = head.length < 46 ? [head.padEnd(46) + (lines.shift() ?? "")] : [head];
-    for (const line of lines) entry.push(" ".repeat(46) + line);
-    const group = spec.group ?? "Flags";
-    groups.set(group, [...(groups.get(group) ?? []), ...entry]);
-  }
-  return [...groups].map(([group, lines]) => `${group}:\n${lines.join("\n")}`).join("\n\n");
 }

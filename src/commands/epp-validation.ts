@@ -1,0 +1,55 @@
+/** What `signalbox epp` refuses although each flag is well formed: flags that exclude each other, need another, or are not built yet. */
+import { parseBytes } from "../config/duration.ts";
+import { parseEndpointList } from "../data/discovery/static.ts";
+import type { EppSettings } from "./epp-flags.ts";
+
+const instead = "use --endpoints, or the file-discovery plugin";
+
+/** Flags of the reference that mean something only with Kubernetes → why they cannot be used. */
+const kubernetesOnly: Readonly<Partial<Record<keyof EppSettings, string>>> = {
+  "endpoint-selector": `Kubernetes discovery is not built yet; ${instead}`,
+  "endpoint-target-ports": `Kubernetes discovery is not built yet; ${instead}`,
+  "ha-enable-leader-election": "leader election is not built yet",
+};
+
+function isSet(value: EppSettings[keyof EppSettings]): boolean {
+  return Array.isArray(value) ? value.length > 0 : value !== "" && value !== false;
+}
+
+/** One line a fault; [] when the picker can be started. */
+export function faultsOfEppFlags(settings: EppSettings, given: ReadonlySet<string>): readonly string[] {
+  const faults: string[] = [];
+  for (const [name, reason] of Object.entries(kubernetesOnly)) {
+    if (isSet(settings[name as keyof EppSettings])) faults.push(`--${name}: ${reason}`);
+  }
+  if (settings["config-file"] !== "" && settings["config-text"] !== "") {
+    faults.push("--config-file and --config-text exclude each other");
+  }
+  if (settings.endpoints.length > 0) {
+    const { faults: listFaults } = parseEndpointList(settings.endpoints.join(","), "default");
+    faults.push(...listFaults.map((fault) => `--endpoints: ${fault}`));
+  }
+  for (const name of ["grpc-max-recv-msg-size", "grpc-max-send-msg-size"] as const) {
+    if (settings[name] !== "" && parseBytes(settings[name]) === undefined) {
+      faults.push(`--${name}: expected a number of bytes like "4194304" or "64Mi"`);
+    }
+  }
+  if (settings["enable-cert-reload"] && settings["cert-path"] === "") {
+    faults.push("--enable-cert-reload: needs --cert-path; a self-signed certificate has no files to reload");
+  }
+  if (!/^(debug|info|warn|error|\d+)?$/.test(settings["zap-log-level"])) {
+    faults.push("--zap-log-level: expected debug, info, warn, error, or a verbosity like 4");
+  }
+  if (
+    settings.endpoints.length === 0 &&
+    settings["config-file"] === "" &&
+    settings["config-text"] === "" &&
+    !isSet(settings["endpoint-selector"])
+  ) {
+    const pool = given.has("pool-name")
+      ? "--pool-name alone finds none, since Kubernetes discovery is not built yet; "
+      : "";
+    faults.push(`no endpoints: ${pool}give --endpoints ip:port,... or a configuration with a discovery plugin`);
+  }
+  return faults;
+}
