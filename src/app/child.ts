@@ -1,6 +1,5 @@
 /** Runs a command of this program as a child process, for the demo and for tests: waits until it is ready, ends it by its id, never leaves it behind. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { packageRoot } from "./envoy.ts";
@@ -31,14 +30,8 @@ export interface ChildOptions<Ready> {
 
 const keptLines = 200;
 
-/** The program's entry: the sources in a checkout, dist/ in an installed package. */
-export function mainModule(): string {
-  const source = join(packageRoot, "src/main.ts");
-  return existsSync(source) && import.meta.url.endsWith(".ts") ? source : join(packageRoot, "dist/main.js");
-}
-
 export async function startChild<Ready>(options: ChildOptions<Ready>): Promise<Child<Ready>> {
-  const program = [process.execPath, mainModule(), options.command, ...options.args];
+  const program = [join(packageRoot, "bin/signalbox"), options.command, ...options.args];
   const [file = "", ...args] = options.cpus === undefined ? program : ["taskset", "-c", options.cpus, ...program];
   const child: ChildProcess = spawn(file, args, {
     stdio: ["ignore", "pipe", "pipe"],

@@ -1,5 +1,5 @@
 /** The ports that gateways and kubelets talk to: ext-proc over the chosen transport, and health. */
-
+import { logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
 import type { EppSettings } from "../commands/epp-flags.ts";
 import { parseBytes } from "../config/duration.ts";
 import { generatedCodec } from "../extproc/codec/generated.ts";
@@ -53,6 +53,8 @@ const messageOverheadBytes = 64 * 1024;
 
 export async function startServing(options: ServingOptions): Promise<Serving> {
   const { settings, log } = options;
+  // The library writes plain lines to stderr otherwise; what matters of them reaches onError.
+  setLogVerbosity(logVerbosity.NONE);
   const sessions = createSessions(options);
   const tls = settings["secure-serving"] ? await tlsMaterial(settings) : undefined;
   const create = settings.transport === "grpc-js" ? createGrpcJsTransport : createHttp2Transport;
@@ -69,7 +71,7 @@ export async function startServing(options: ServingOptions): Promise<Serving> {
     await transport.close();
     throw new Error(`port ${settings["grpc-health-port"]} (--grpc-health-port) cannot be bound`, { cause: error });
   });
-  const certificates = watchTls(settings, transport, log);
+  const certificates = watchTls(settings, tls, transport, log);
   return {
     grpcPort: transport.port,
     healthPort: health.port,
@@ -88,7 +90,11 @@ function createSessions({ settings, log, metrics, configuration, pipeline }: Ser
   let parsers: { readonly types: readonly string[]; readonly set: ParserSet } | undefined;
   const parserSet = (): ParserSet => {
     const types = configuration.current.config.parsers;
-    if (parsers?.types !== types) parsers = { types, set: createParserSet(types) };
+    if (parsers?.types !== types) {
+      parsers = { types, set: createParserSet(types) };
+      for (const parser of parsers.set.skipped)
+        log.warn({ parser }, "a parser after the fallback or named twice is skipped");
+    }
     return parsers.set;
   };
   return createSessionFactory({
@@ -153,9 +159,9 @@ async function tlsMaterial(settings: EppSettings): Promise<TlsMaterial> {
   return { ...material, ...tlsOptions(settings) };
 }
 
-function watchTls(settings: EppSettings, transport: GrpcTransport, log: Logger) {
+function watchTls(settings: EppSettings, current: TlsMaterial | undefined, transport: GrpcTransport, log: Logger) {
   const folder = settings["cert-path"];
-  if (!settings["secure-serving"] || folder === "" || !settings["enable-cert-reload"]) return undefined;
+  if (current === undefined || folder === "" || !settings["enable-cert-reload"]) return undefined;
   return watchCertificates(
     folder,
     (material) => {
@@ -163,6 +169,7 @@ function watchTls(settings: EppSettings, transport: GrpcTransport, log: Logger) 
       log.info({ folder }, "the certificate was replaced");
     },
     (error) => log.error({ error, folder }, "the new certificate is refused; the last good one stays"),
+    { current },
   );
 }
 
