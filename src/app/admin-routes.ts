@@ -14,6 +14,7 @@ import {
   pluginStates,
 } from "./debug-views.ts";
 import type { Pool } from "./pool.ts";
+import type { Serving } from "./serving.ts";
 
 export interface AdminRouteOptions {
   readonly settings: EppSettings;
@@ -22,6 +23,7 @@ export interface AdminRouteOptions {
   readonly pool: Pool;
   readonly configuration: Configuration;
   readonly pipeline: RunningPipeline;
+  readonly serving: Pick<Serving, "streams">;
   readonly decisions: DecisionLog;
   /** Routes of the profiler; empty with --enable-pprof=false. */
   readonly profiles: ReadonlyMap<string, AdminRoute>;
@@ -44,7 +46,12 @@ export function adminRoutes(options: AdminRouteOptions): ReadonlyMap<string, Adm
     );
   };
   const exchanges = (): AdminAnswer =>
-    json({ open: pipeline.openExchanges, pending: pipeline.pendingDecisions, reaped: pipeline.reapedExchanges });
+    json({
+      open: pipeline.openExchanges,
+      pending: pipeline.pendingDecisions,
+      reaped: pipeline.reapedExchanges,
+      streams: options.serving.streams(),
+    });
   const routes = new Map<string, AdminRoute>([
     ["/metrics", async () => ({ status: 200, contentType: metrics.contentType, body: await metrics.render() })],
     ["/healthz", () => text("ok\n")],

@@ -9,11 +9,15 @@ import { createEndpointStore } from "../data/endpoint-store.ts";
 import { createSheddingAdmission } from "../flow-control/admission.ts";
 import type { SaturationDetector } from "../flow-control/saturation.ts";
 import { resolveBindAddress } from "../net/bind-address.ts";
+import type { DecisionSink } from "../pipeline/decision-sink.ts";
+import { bothSinks } from "../pipeline/decision-sinks.ts";
 import { createPipeline, type RunningPipeline } from "../pipeline/pipeline.ts";
 import { processTimers } from "../pipeline/production.ts";
+import { createDecisionSpans } from "../pipeline/request-spans.ts";
 import { createRoute } from "../routing/route.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { createMetrics, type Metrics } from "../telemetry/metrics.ts";
+import { createTracing, type Tracing } from "../telemetry/tracing.ts";
 import { adminRoutes } from "./admin-routes.ts";
 import { Configuration } from "./configuration.ts";
 import { type Environment, startMetricsPort } from "./metrics-port.ts";
@@ -98,8 +102,13 @@ async function compose(
     now,
   });
 
+  const tracing = settings.tracing
+    ? await createTracing({ environment, version, log, random: Math.random })
+    : undefined;
+  if (tracing !== undefined) stack.push(() => tracing.close());
   const decisions = new DecisionLog(settings["decision-log-size"], Date.now);
-  const pipeline = composePipeline(settings, configuration, pool, metrics, decisions, log);
+  const sink = withSpans(decisions, tracing, configuration);
+  const pipeline = composePipeline(settings, configuration, pool, metrics, sink, log);
   stack.push(() => pipeline.close());
   const reaper = setInterval(() => pipeline.reap(exchangeMaxAgeMs), 60_000);
   reaper.unref();
@@ -108,7 +117,7 @@ async function compose(
 
   let isDraining = false;
   const isReady = (): boolean => store.isSynced && !isDraining;
-  const serving = await startServing({ settings, log, metrics, configuration, pipeline, isReady });
+  const serving = await startServing({ settings, log, metrics, configuration, pipeline, tracing, isReady });
   stack.push(() => serving.close());
 
   const profiler = settings["enable-pprof"] ? createProfiler() : undefined;
@@ -119,7 +128,19 @@ async function compose(
     environment,
     log,
     now,
-    routes: adminRoutes({ settings, metrics, store, pool, configuration, pipeline, decisions, profiles, isReady, now }),
+    routes: adminRoutes({
+      settings,
+      metrics,
+      store,
+      pool,
+      configuration,
+      pipeline,
+      serving,
+      decisions,
+      profiles,
+      isReady,
+      now,
+    }),
   });
   stack.push(() => admin.close());
   if (profiler !== undefined) stack.push(() => profiler.close());
@@ -152,12 +173,19 @@ async function compose(
   };
 }
 
+/** Traced requests tell their spans of the decision as well. */
+function withSpans(decisions: DecisionLog, tracing: Tracing | undefined, configuration: Configuration): DecisionSink {
+  if (tracing === undefined) return decisions;
+  const typeOf = (plugin: string): string => configuration.current.instances.get(plugin)?.entry.type ?? plugin;
+  return bothSinks(decisions, createDecisionSpans({ now, typeOf }));
+}
+
 function composePipeline(
   settings: EppSettings,
   configuration: Configuration,
   pool: Awaited<ReturnType<typeof startPool>>,
   metrics: Metrics,
-  decisions: DecisionLog,
+  decisions: DecisionSink,
   log: Logger,
 ): RunningPipeline {
   const detector = (): SaturationDetector =>

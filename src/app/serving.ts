@@ -19,11 +19,15 @@ import { createParserSet, type ParserSet } from "../request/parser-set.ts";
 import { outgoingBody } from "../request/splice.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import type { Tracing } from "../telemetry/tracing.ts";
 import type { Configuration } from "./configuration.ts";
+import { startTraceWith } from "./request-trace.ts";
 
 export interface Serving {
   readonly grpcPort: number;
   readonly healthPort: number;
+  /** ext_proc streams that are open, of them those that still owe a decision, and the request bytes they hold. */
+  streams(): { readonly open: number; readonly waiting: number; readonly bufferedBytes: number };
   /** Tells health watchers to look again. */
   readinessChanged(): void;
   /** No new stream; streams without a response body are released; the others have graceMs to end. */
@@ -37,6 +41,8 @@ export interface ServingOptions {
   readonly metrics: Metrics;
   readonly configuration: Configuration;
   readonly pipeline: Pipeline;
+  /** Undefined: no spans. */
+  readonly tracing?: Tracing | undefined;
   isReady(): boolean;
 }
 
@@ -75,6 +81,7 @@ export async function startServing(options: ServingOptions): Promise<Serving> {
   return {
     grpcPort: transport.port,
     healthPort: health.port,
+    streams: () => ({ open: sessions.open, waiting: sessions.waiting, bufferedBytes: sessions.bufferedBytes }),
     readinessChanged: () => health.notify(),
     drain: (graceMs) => drain(transport, sessions, graceMs, log),
     async close() {
@@ -86,7 +93,7 @@ export async function startServing(options: ServingOptions): Promise<Serving> {
   };
 }
 
-function createSessions({ settings, log, metrics, configuration, pipeline }: ServingOptions): SessionFactory {
+function createSessions({ settings, log, metrics, configuration, pipeline, tracing }: ServingOptions): SessionFactory {
   let parsers: { readonly types: readonly string[]; readonly set: ParserSet } | undefined;
   const parserSet = (): ParserSet => {
     const types = configuration.current.config.parsers;
@@ -105,7 +112,7 @@ function createSessions({ settings, log, metrics, configuration, pipeline }: Ser
     createAnswerReader,
     logger: log,
     onModeLacks: (what) => metrics.families.modeLacks.series(what).add(1),
-    startTrace: undefined,
+    startTrace: tracing === undefined ? undefined : startTraceWith(tracing),
     limits: {
       maxRequestBodyBytes: settings["max-request-body-bytes"],
       maxBufferedBytes: settings["max-buffered-bytes"],
