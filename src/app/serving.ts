@@ -1,7 +1,7 @@
 /** The ports that gateways and kubelets talk to: ext-proc over the chosen transport, and health. */
 import { logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
 import type { EppSettings } from "../commands/epp-flags.ts";
-import { parseBytes } from "../config/duration.ts";
+import { parseBytes } from "../data/duration.ts";
 import { generatedCodec } from "../extproc/codec/generated.ts";
 import { viewsCodec } from "../extproc/codec/views.ts";
 import { systemClock } from "../extproc/session-deps.ts";

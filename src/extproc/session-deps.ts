@@ -58,6 +58,8 @@ export const systemClock: SessionClock = {
 /** The span of one request. `headers` carry its context to the engine (traceparent, tracestate, baggage). */
 export interface RequestTrace {
   readonly headers: readonly HeaderPair[];
+  /** Called once the request is known, before it is decided. */
+  begin?(request: InferenceRequest): void;
   /** At most once, when the stream is gone. Error codes are a rejection's code, or the kind of an end that is not "completed". */
   end(error: string | undefined): void;
 }

@@ -376,6 +376,7 @@ export class Session implements GrpcStreamHandler, Waiting {
       receivedAtMs: this.#receivedAtMs,
     });
     this.#request = request;
+    this.#trace?.begin?.(request);
     return request;
   }
 

@@ -23,6 +23,7 @@ export {
   type EngineMetrics,
   endpointName,
 } from "../data/endpoint.ts";
+export { formatBytes, formatDuration, parseBytes, parseDuration } from "../data/duration.ts";
 export { freshness } from "../data/freshness.ts";
 export type { Closable, JsonSchema, PluginContext, PluginDefinition, PluginKind } from "../data/plugin.ts";
 export type { Assignment, DataProducer, EndCause, HeaderSink, RequestObserver } from "../data/producer.ts";
@@ -142,6 +143,8 @@ export interface SchedulingPlan {
 
 /** Receives every step of a decision for the decision log; undefined members cost nothing. */
 export interface DecisionTrace {
+  /** Before the first step of a profile. */
+  profileStarted?(profile: string): void;
   filtered(profile: string, filter: string, before: Endpoints, after: Endpoints): void;
   scored(profile: string, scorer: string, weight: number, endpoints: Endpoints, scores: Float64Array): void;
   picked(profile: string, picker: string, endpoints: Endpoints, totals: Float64Array, picked: Endpoints): void;

@@ -42,6 +42,7 @@ const scoresScratch = new Scratch();
 export function runProfile(profile: Profile, cycle: Cycle, candidates: Endpoints, watch: PluginWatch): ProfileOutcome {
   const { trace, onPluginError, timer } = watch;
   let startedMs = timer === undefined ? 0 : timer.now();
+  trace?.profileStarted?.(profile.name);
   let endpoints = candidates;
   for (const filter of profile.filters) {
     const before = endpoints;
