@@ -6,7 +6,8 @@ import { dirname } from "node:path";
 import { ConfigError, type PluginRegistry } from "../config/complete-config.ts";
 import { closeInstances, instantiate, isSame, type Loaded } from "../config/instantiate.ts";
 import { loadConfig } from "../config/load.ts";
-import { defaultFileWatchOptions, FileWatch, type FileWatchOptions, statKey } from "../data/discovery/file-watch.ts";
+import { statKeys, watchFiles } from "../data/watch/file-watch.ts";
+import type { SettledWatch, WatchTiming } from "../data/watch/settled-watch.ts";
 import type { PluginContext, SchedulingPlan } from "../scheduling/contracts.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { readConfigurationFile } from "./configuration-text.ts";
@@ -19,7 +20,7 @@ export interface ConfigurationOptions {
   contextFor(name: string, lookup: (name: string) => unknown): PluginContext;
   readonly log: Logger;
   onReload(outcome: "applied" | "rejected"): void;
-  readonly watch?: FileWatchOptions;
+  readonly watch?: WatchTiming;
 }
 
 export interface ReloadState {
@@ -45,8 +46,8 @@ export class Configuration {
   #faults: readonly string[] = [];
   /** The text that was last looked at, good or bad. */
   #seenText: string | undefined;
-  #fileWatch: FileWatch | undefined;
-  readonly #moduleWatches = new Map<string, FileWatch>();
+  #fileWatch: SettledWatch<string> | undefined;
+  readonly #moduleWatches = new Map<string, SettledWatch<string>>();
   #hasModuleEdit = false;
   #isReloadWanted = false;
   #reloading: Promise<void> | undefined;
@@ -62,9 +63,9 @@ export class Configuration {
   /** Throws ConfigError. */
   static async start(options: ConfigurationOptions): Promise<Configuration> {
     const configuration = new Configuration(options);
-    const { file, watch = defaultFileWatchOptions } = options;
+    const { file, watch } = options;
     // Before the first read: an edit during the start is seen after it.
-    const seen = file === undefined ? "" : await statKey(file);
+    const seen = file === undefined ? "" : await statKeys([file]);
     configuration.#seenText = file === undefined ? options.text : await readConfigurationFile(file);
     try {
       configuration.#current = await configuration.#load(configuration.#seenText, undefined);
@@ -73,7 +74,7 @@ export class Configuration {
       throw error;
     }
     if (file !== undefined) {
-      configuration.#fileWatch = new FileWatch(file, seen, () => configuration.#requestReload(), watch);
+      configuration.#fileWatch = watchFiles([file], seen, () => configuration.#requestReload(), watch);
     }
     return configuration;
   }
@@ -125,7 +126,7 @@ export class Configuration {
         folder: file === undefined ? process.cwd() : dirname(file),
         source: this.#source,
         onModule: async (path) => {
-          modules.set(path, await statKey(path));
+          modules.set(path, await statKeys([path]));
         },
       });
       if (previous !== undefined && !hasSameDiscovery(config, previous.config)) {
@@ -162,7 +163,7 @@ export class Configuration {
         void this.#requestReload();
         return Promise.resolve();
       };
-      this.#moduleWatches.set(path, new FileWatch(path, seen, changed, this.#options.watch ?? defaultFileWatchOptions));
+      this.#moduleWatches.set(path, watchFiles([path], seen, changed, this.#options.watch));
     }
   }
 

@@ -5,8 +5,8 @@ import { createMetricsAccess } from "../admin/metrics-access.ts";
 import { createReviewClient } from "../admin/review-client.ts";
 import { ConfigError } from "../config/complete-config.ts";
 import { loadCertificates } from "../net/tls.ts";
-import { watchCertificates } from "../net/tls-watch.ts";
 import type { Logger } from "../telemetry/log.ts";
+import { watchCertificates } from "./certificate-watch.ts";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -54,7 +54,7 @@ export async function startMetricsPort(options: MetricsPortOptions): Promise<Pic
   const watch =
     pair === undefined
       ? undefined
-      : watchCertificates(
+      : await watchCertificates(
           folder,
           (next) => {
             server.setTls(next);

@@ -12,7 +12,6 @@ import { healthCheckMethod, healthCheckPath } from "../net/grpc/health-on-transp
 import { createHttp2Transport } from "../net/grpc/http2-transport.ts";
 import type { GrpcTransport, GrpcTransportOptions, TlsMaterial } from "../net/grpc/transport.ts";
 import { createSelfSigned, loadCertificates } from "../net/tls.ts";
-import { watchCertificates } from "../net/tls-watch.ts";
 import type { Pipeline } from "../pipeline/contracts.ts";
 import { createAnswerReader } from "../request/answer/reader.ts";
 import { createParserSet, type ParserSet } from "../request/parser-set.ts";
@@ -20,6 +19,7 @@ import { outgoingBody } from "../request/splice.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Tracing } from "../telemetry/tracing.ts";
+import { watchCertificates } from "./certificate-watch.ts";
 import type { Configuration } from "./configuration.ts";
 import { startTraceWith } from "./request-trace.ts";
 
@@ -77,7 +77,7 @@ export async function startServing(options: ServingOptions): Promise<Serving> {
     await transport.close();
     throw new Error(`port ${settings["grpc-health-port"]} (--grpc-health-port) cannot be bound`, { cause: error });
   });
-  const certificates = watchTls(settings, tls, transport, log);
+  const certificates = await watchTls(settings, tls, transport, log);
   return {
     grpcPort: transport.port,
     healthPort: health.port,
@@ -166,17 +166,22 @@ async function tlsMaterial(settings: EppSettings): Promise<TlsMaterial> {
   return { ...material, ...tlsOptions(settings) };
 }
 
-function watchTls(settings: EppSettings, current: TlsMaterial | undefined, transport: GrpcTransport, log: Logger) {
+async function watchTls(
+  settings: EppSettings,
+  current: TlsMaterial | undefined,
+  transport: GrpcTransport,
+  log: Logger,
+) {
   const folder = settings["cert-path"];
   if (current === undefined || folder === "" || !settings["enable-cert-reload"]) return undefined;
-  return watchCertificates(
+  return await watchCertificates(
     folder,
     (material) => {
       transport.setTls({ ...material, ...tlsOptions(settings) });
       log.info({ folder }, "the certificate was replaced");
     },
     (error) => log.error({ error, folder }, "the new certificate is refused; the last good one stays"),
-    { current },
+    { current, ...tlsOptions(settings) },
   );
 }
 

@@ -1,5 +1,5 @@
 /** What `signalbox epp` refuses although each flag is well formed: flags that exclude each other, need another, or are not built yet. */
-import { parseBytes } from "../config/duration.ts";
+import { parseBytes } from "../data/duration.ts";
 import { parseEndpointList } from "../data/discovery/static.ts";
 import type { EppSettings } from "./epp-flags.ts";
 

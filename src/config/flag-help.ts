@@ -1,5 +1,5 @@
 /** The flags part of --help: grouped, aligned, at most 100 columns wide, each flag with its default. */
-import { formatBytes, formatDuration } from "./duration.ts";
+import { formatBytes, formatDuration } from "../scheduling/contracts.ts";
 import type { FlagSpec, FlagTable } from "./flags.ts";
 
 const width = 100;

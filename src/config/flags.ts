@@ -2,7 +2,7 @@
  * Command-line flags as pflag spells them (`--flag value`, `--flag=value`, `--bool`, `--bool=false`, `-v 4`), each with an environment
  * equivalent: SIGNALBOX_ and the name in upper snake case; the command line wins. All faults are reported at once.
  */
-import { formatDuration, parseBytes, parseDuration } from "./duration.ts";
+import { formatDuration, parseBytes, parseDuration } from "../scheduling/contracts.ts";
 import { didYouMean } from "./nearest-name.ts";
 
 interface FlagBase {

@@ -1,7 +1,6 @@
 /** JSON Schema validation with faults an operator can act on: the path in the file, what is wrong, what was expected; all at once. */
 import { Ajv, type ErrorObject, type ValidateFunction } from "ajv";
-import type { JsonSchema } from "../scheduling/contracts.ts";
-import { parseBytes, parseDuration } from "./duration.ts";
+import { type JsonSchema, parseBytes, parseDuration } from "../scheduling/contracts.ts";
 import { didYouMean } from "./nearest-name.ts";
 
 const ajv = new Ajv({

@@ -6,9 +6,10 @@
  * sheds load, and so would the slow scraping of an idle pool. Here the last reading fades into 1: it counts whole up to the threshold, and from there on 1 takes its place linearly until
  * `fadeFactor` times the threshold. An endpoint that was never scraped is 1, as in the reference.
  */
+
+import { parseDuration } from "../data/duration.ts";
 import type { Endpoint, Endpoints } from "../data/endpoint.ts";
 import type { PluginDefinition } from "../data/plugin.ts";
-import { parseDurationMs } from "./duration.ts";
 import type { SaturationDetector } from "./saturation.ts";
 
 /** Metrics this many times older than the threshold say nothing any more: 2 s at the default threshold, as for the pool's metrics. */
@@ -30,7 +31,7 @@ export class UtilizationDetector implements SaturationDetector {
   constructor(parameters: UtilizationParameters) {
     this.#queueDepthThreshold = parameters.queueDepthThreshold;
     this.#kvCacheUtilThreshold = parameters.kvCacheUtilThreshold;
-    this.#stalenessMs = parseDurationMs(parameters.metricsStalenessThreshold) ?? 0;
+    this.#stalenessMs = parseDuration(parameters.metricsStalenessThreshold) ?? 0;
     this.#headroom = parameters.headroom;
   }
 
@@ -108,7 +109,7 @@ export const utilizationDetector: PluginDefinition<UtilizationParameters, Utiliz
     },
   },
   validate: ({ metricsStalenessThreshold }) => {
-    const ms = parseDurationMs(metricsStalenessThreshold);
+    const ms = parseDuration(metricsStalenessThreshold);
     return ms === undefined || ms <= 0 ? ["metricsStalenessThreshold must be a positive duration such as 200ms"] : [];
   },
   create: (parameters) => new UtilizationDetector(parameters),

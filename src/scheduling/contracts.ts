@@ -16,6 +16,7 @@ export {
   type UncachedTokens,
   uncachedTokensKey,
 } from "../data/attributes.ts";
+export { formatBytes, formatDuration, parseBytes, parseDuration } from "../data/duration.ts";
 export {
   type Endpoint,
   type EndpointName,
@@ -23,7 +24,6 @@ export {
   type EngineMetrics,
   endpointName,
 } from "../data/endpoint.ts";
-export { formatBytes, formatDuration, parseBytes, parseDuration } from "../data/duration.ts";
 export { freshness } from "../data/freshness.ts";
 export type { Closable, JsonSchema, PluginContext, PluginDefinition, PluginKind } from "../data/plugin.ts";
 export type { Assignment, DataProducer, EndCause, HeaderSink, RequestObserver } from "../data/producer.ts";

@@ -6,9 +6,10 @@ import { open } from "node:fs/promises";
 import { type Logger, silentLogger } from "../../telemetry/log.ts";
 import type { EndpointSpec, EndpointWriter } from "../endpoint-store.ts";
 import type { PluginDefinition } from "../plugin.ts";
+import { statKeys, watchFiles } from "../watch/file-watch.ts";
+import type { SettledWatch, WatchTiming } from "../watch/settled-watch.ts";
 import { type Discovery, DiscoveryError } from "./discovery.ts";
 import { maxEndpointsFileBytes, parseEndpointsFile } from "./endpoints-file.ts";
-import { defaultFileWatchOptions, FileWatch, type FileWatchOptions, statKey } from "./file-watch.ts";
 
 export interface FileDiscoveryParameters {
   readonly path: string;
@@ -29,8 +30,8 @@ export class FileDiscovery implements Discovery {
   readonly #watchFile: boolean;
   readonly #source: string;
   readonly #log: Logger;
-  readonly #watchOptions: FileWatchOptions;
-  #watch: FileWatch | undefined;
+  readonly #watchTiming: WatchTiming | undefined;
+  #watch: SettledWatch<string> | undefined;
   #endpoints = 0;
   #loads = 0;
   #faults: readonly string[] = [];
@@ -39,13 +40,13 @@ export class FileDiscovery implements Discovery {
     name: string,
     parameters: FileDiscoveryParameters,
     log: Logger = silentLogger,
-    watchOptions: FileWatchOptions = defaultFileWatchOptions,
+    watchTiming?: WatchTiming,
   ) {
     this.#path = parameters.path;
     this.#watchFile = parameters.watchFile;
     this.#source = name;
     this.#log = log;
-    this.#watchOptions = watchOptions;
+    this.#watchTiming = watchTiming;
   }
 
   state(): FileDiscoveryState {
@@ -53,7 +54,7 @@ export class FileDiscovery implements Discovery {
   }
 
   async start(store: EndpointWriter): Promise<void> {
-    const seen = await statKey(this.#path);
+    const seen = await statKeys([this.#path]);
     const loaded = await this.#load();
     if ("faults" in loaded) {
       throw new DiscoveryError(`${this.#path}: ${loaded.faults.join("; ")}`, { cause: loaded.cause });
@@ -61,7 +62,7 @@ export class FileDiscovery implements Discovery {
     this.#apply(store, loaded.endpoints);
     store.markSynced();
     if (this.#watchFile) {
-      this.#watch = new FileWatch(this.#path, seen, () => this.#reload(store), this.#watchOptions);
+      this.#watch = watchFiles([this.#path], seen, () => this.#reload(store), this.#watchTiming);
     }
   }
 

@@ -5,13 +5,8 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Logger } from "../../telemetry/log.ts";
-import {
-  defaultFolderWatchOptions,
-  type FolderState,
-  FolderWatch,
-  type FolderWatchOptions,
-  readFolderState,
-} from "./folder-watch.ts";
+import type { SettledWatch, WatchTiming } from "../watch/settled-watch.ts";
+import { type FolderState, readFolderState, watchFolder } from "./folder-watch.ts";
 import type { ManifestObject } from "./manifest.ts";
 import { parseManifestFile } from "./manifest-file.ts";
 import { mergeManifests, type PoolIdentity } from "./merge.ts";
@@ -24,7 +19,7 @@ export const maxManifestFiles = 1000;
 export interface ManifestOptions {
   readonly pool: PoolIdentity;
   readonly log: Logger;
-  readonly watch?: FolderWatchOptions;
+  readonly watch?: WatchTiming;
   /** Called after the objects were replaced. */
   readonly changed?: (objects: PoolObjects) => void;
 }
@@ -56,7 +51,7 @@ class Manifests implements ManifestWatch {
   #files: ReadonlyMap<string, KnownFile> = new Map();
   #folderFault: string | undefined;
   #objects: PoolObjects = noPoolObjects;
-  #watch: FolderWatch | undefined;
+  #watch: SettledWatch<FolderState> | undefined;
 
   constructor(folder: string, options: ManifestOptions) {
     this.#folder = folder;
@@ -66,11 +61,11 @@ class Manifests implements ManifestWatch {
   async start(): Promise<void> {
     const state = await readFolderState(this.#folder);
     await this.#read(state);
-    this.#watch = new FolderWatch(
+    this.#watch = watchFolder(
       this.#folder,
       state,
       { changed: (later) => this.#read(later), unreadable: (error) => this.#cannotRead(error) },
-      this.#options.watch ?? defaultFolderWatchOptions,
+      this.#options.watch,
     );
   }
 

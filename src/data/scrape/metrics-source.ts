@@ -1,8 +1,8 @@
 /** The plugins `metrics-data-source` and `models-data-source`: one GET per endpoint, plain or TLS, on the endpoint's port or another. */
 import { readFileSync } from "node:fs";
 import type { ClientTls } from "../../net/http1/get-client.ts";
+import { parseDuration } from "../duration.ts";
 import type { JsonSchema, PluginDefinition } from "../plugin.ts";
-import { parseIntervalMs } from "./interval.ts";
 import type { DataSource } from "./source.ts";
 
 export interface HttpSourceParameters {
@@ -44,7 +44,7 @@ export function createHttpSource(sourceType: string, accept: string, parameters:
   const { path, port } = parameters;
   return {
     sourceType,
-    intervalMs: parseIntervalMs(parameters.interval) ?? 0,
+    intervalMs: intervalMsOf(parameters.interval) ?? 0,
     target: (endpoint) => ({ address: endpoint.address, port: port ?? endpoint.port, path, accept, tls }),
   };
 }
@@ -59,9 +59,15 @@ function readTls(parameters: HttpSourceParameters): ClientTls {
   };
 }
 
+/** "" polls with every scrape; undefined when the text is no duration or negative. */
+function intervalMsOf(text: string): number | undefined {
+  const ms = text === "" ? 0 : parseDuration(text);
+  return ms !== undefined && ms >= 0 ? ms : undefined;
+}
+
 function faultsOf(parameters: HttpSourceParameters): readonly string[] {
   const faults: string[] = [];
-  if (parseIntervalMs(parameters.interval) === undefined) {
+  if (intervalMsOf(parameters.interval) === undefined) {
     faults.push(`interval: "${parameters.interval}" is no duration; expected e.g. 500ms, 5s`);
   }
   if ((parameters.clientCertPath === "") !== (parameters.clientKeyPath === "")) {

@@ -2,7 +2,6 @@ import { describe, expect, it } from "@jest/globals";
 import { type Endpoint, type EngineMetrics, endpointName, noMetrics } from "../../../src/data/endpoint.ts";
 import type { PluginContext } from "../../../src/data/plugin.ts";
 import { concurrencyDetector } from "../../../src/flow-control/concurrency-detector.ts";
-import { parseDurationMs } from "../../../src/flow-control/duration.ts";
 import { utilizationDetector } from "../../../src/flow-control/utilization-detector.ts";
 import { silentLogger } from "../../../src/telemetry/log.ts";
 
@@ -127,21 +126,5 @@ describe("the concurrency detector", () => {
     expect(create("requests").filter(undefined, [free, full])).toEqual([free]);
     expect(create("requests").filter(undefined, [full])).toEqual([]);
     expect(create("requests", 0.1).filter(undefined, [full])).toEqual([full]);
-  });
-});
-
-describe("durations of parameters", () => {
-  it.each([
-    ["200ms", 200],
-    ["1.5s", 1500],
-    ["1m30s", 90_000],
-    ["2h", 7_200_000],
-    ["500us", 0.5],
-    ["", undefined],
-    ["10", undefined],
-    ["1s ", undefined],
-    ["s", undefined],
-  ])("%j is %s ms", (text, ms) => {
-    expect(parseDurationMs(text)).toBe(ms);
   });
 });

@@ -3,7 +3,6 @@ import { describe, expect, it } from "@jest/globals";
 import { noMetrics } from "../../../../src/data/endpoint.ts";
 import { createEndpointStore } from "../../../../src/data/endpoint-store.ts";
 import { freshness } from "../../../../src/data/freshness.ts";
-import { parseIntervalMs } from "../../../../src/data/scrape/interval.ts";
 import { parseMetricSpec } from "../../../../src/data/scrape/metric-spec.ts";
 import {
   createHttpSource,
@@ -62,25 +61,6 @@ describe("an HTTP data source", () => {
       "clientCertPath and clientKeyPath belong together",
     ]);
     expect(metricsDataSourcePlugin.validate?.(parameters)).toEqual([]);
-  });
-});
-
-describe("a duration", () => {
-  it.each([
-    ["", 0],
-    ["0", 0],
-    ["500ms", 500],
-    ["5s", 5000],
-    ["1m30s", 90_000],
-    ["1.5h", 5_400_000],
-    ["100us", 0.1],
-    ["5", undefined],
-    ["-5s", undefined],
-    ["5 s", undefined],
-    ["s", undefined],
-    ["1d", undefined],
-  ])("%p is %p milliseconds", (text, ms) => {
-    expect(parseIntervalMs(text)).toBe(ms);
   });
 });
 
