@@ -21,6 +21,7 @@ import { createTracing, type Tracing } from "../telemetry/tracing.ts";
 import { adminRoutes } from "./admin-routes.ts";
 import { Configuration } from "./configuration.ts";
 import { type Environment, startMetricsPort } from "./metrics-port.ts";
+import { createPluginGauges } from "./plugin-gauges.ts";
 import { createPluginRegistry } from "./plugins.ts";
 import { startPool } from "./pool.ts";
 import { watchPoolGauges } from "./pool-gauges.ts";
@@ -113,6 +114,9 @@ async function compose(
   const reaper = setInterval(() => pipeline.reap(exchangeMaxAgeMs), 60_000);
   reaper.unref();
   stack.push(() => Promise.resolve(clearInterval(reaper)));
+  const gauges = createPluginGauges({ metrics, store, pipeline, instances: () => configuration.current.instances });
+  gauges.watchInstances();
+  configuration.onSwap(() => gauges.watchInstances());
   configuration.onSwap((_loaded, previous) => pipeline.drained(previous.plan));
 
   let isDraining = false;

@@ -22,6 +22,7 @@ import type { Tracing } from "../telemetry/tracing.ts";
 import { watchCertificates } from "./certificate-watch.ts";
 import type { Configuration } from "./configuration.ts";
 import { startTraceWith } from "./request-trace.ts";
+import { countingStreams } from "./stream-metrics.ts";
 
 export interface Serving {
   readonly grpcPort: number;
@@ -64,7 +65,10 @@ export async function startServing(options: ServingOptions): Promise<Serving> {
   const sessions = createSessions(options);
   const tls = settings["secure-serving"] ? await tlsMaterial(settings) : undefined;
   const create = settings.transport === "grpc-js" ? createGrpcJsTransport : createHttp2Transport;
-  const transport = await create(transportOptions(settings, sessions, tls, log)).catch((error: unknown) => {
+  const openSession = settings["enable-grpc-stream-metrics"]
+    ? countingStreams(sessions.handler, options.metrics.families, () => systemClock.now())
+    : sessions.handler;
+  const transport = await create(transportOptions(settings, openSession, tls, log)).catch((error: unknown) => {
     throw new Error(`port ${settings["grpc-port"]} (--grpc-port) cannot be bound`, { cause: error });
   });
   const health = await createHealthServer({
@@ -129,7 +133,7 @@ function createSessions({ settings, log, metrics, configuration, pipeline, traci
 
 function transportOptions(
   settings: EppSettings,
-  sessions: SessionFactory,
+  openSession: SessionFactory["handler"],
   tls: TlsMaterial | undefined,
   log: Logger,
 ): GrpcTransportOptions {
@@ -145,7 +149,7 @@ function transportOptions(
     maxHeaderBytes: settings["max-header-bytes"],
     idleTimeoutMs: 0,
     methods: new Map([
-      [processPath, sessions.handler],
+      [processPath, openSession],
       // As the reference: the ext-proc port itself always says SERVING.
       ...(settings["health-checking"] ? [[healthCheckPath, healthCheckMethod(() => "SERVING")] as const] : []),
     ]),

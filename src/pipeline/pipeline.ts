@@ -19,6 +19,8 @@ import { allowedEndpoints } from "./subset.ts";
 export interface RunningPipeline extends Pipeline {
   /** Exchanges whose end nobody has reported yet. */
   readonly openExchanges: number;
+  /** Requests that were routed by a decision and have not ended. */
+  visitOpen(visit: (request: InferenceRequest, destination: Endpoint) => void): void;
   /** Decisions under way. */
   readonly pendingDecisions: number;
   /** Exchanges that `reap` had to end: a leak of a front door each, so 0 in a healthy process. */
@@ -50,6 +52,10 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
 
   get openExchanges(): number {
     return this.#open.size;
+  }
+
+  visitOpen(visit: (request: InferenceRequest, destination: Endpoint) => void): void {
+    for (const exchange of this.#open) visit(exchange.request, exchange.destination);
   }
 
   get pendingDecisions(): number {

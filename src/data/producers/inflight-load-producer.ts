@@ -21,10 +21,12 @@ export interface InflightLoadParameters {
 /** What one request holds; the prefill endpoint's booking is separate only where prefill and decode are. */
 interface Bookings {
   destination: LoadBooking;
+  endpoint: Endpoint;
   /** Prompt tokens in `destination` that the first byte releases. */
   promptTokens: number;
   readonly outputTokens: number;
-  readonly prefill: LoadBooking | undefined;
+  /** Until the first byte. */
+  prefill: { readonly booking: LoadBooking; readonly endpoint: Endpoint; readonly tokens: number } | undefined;
 }
 
 export class InflightLoadProducer implements DataProducer, RequestObserver {
@@ -53,10 +55,24 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
     const promptTokens = isSplit ? 0 : uncachedTokens(request, destination);
     this.#bookings.set(request, {
       destination: this.#endpoints.book(destination, promptTokens + outputTokens),
+      endpoint: destination,
       promptTokens,
       outputTokens,
-      prefill: isSplit ? this.#endpoints.book(prefill, uncachedTokens(request, prefill)) : undefined,
+      prefill: isSplit ? this.#bookPrefill(request, prefill) : undefined,
     });
+  }
+
+  /** What an open request holds now, endpoint by endpoint; nothing for one that this producer did not book. */
+  visitBookings(request: InferenceRequest, visit: (endpoint: Endpoint, tokens: number) => void): void {
+    const bookings = this.#bookings.get(request);
+    if (bookings === undefined) return;
+    visit(bookings.endpoint, bookings.promptTokens + bookings.outputTokens);
+    if (bookings.prefill !== undefined) visit(bookings.prefill.endpoint, bookings.prefill.tokens);
+  }
+
+  #bookPrefill(request: InferenceRequest, endpoint: Endpoint): Bookings["prefill"] {
+    const tokens = uncachedTokens(request, endpoint);
+    return { booking: this.#endpoints.book(endpoint, tokens), endpoint, tokens };
   }
 
   /** A fallback that served the request carries its load instead of the destination. */
@@ -73,6 +89,7 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
     bookings.destination.release();
     bookings.promptTokens = bookings.prefill === undefined ? uncachedTokens(request, fallback) : 0;
     bookings.destination = this.#endpoints.book(fallback, bookings.promptTokens + bookings.outputTokens);
+    bookings.endpoint = fallback;
   }
 
   /** An approximate first byte counts too: response headers follow the prefill in every engine that streams. */
@@ -81,7 +98,8 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
     if (bookings === undefined) return;
     bookings.destination.releaseTokens(bookings.promptTokens);
     bookings.promptTokens = 0;
-    bookings.prefill?.release();
+    bookings.prefill?.booking.release();
+    bookings.prefill = undefined;
   }
 
   ended(request: InferenceRequest): void {
@@ -89,7 +107,7 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
     if (bookings === undefined) return;
     this.#bookings.delete(request);
     bookings.destination.release();
-    bookings.prefill?.release();
+    bookings.prefill?.booking.release();
   }
 
   #estimateOutput(request: InferenceRequest): number {
