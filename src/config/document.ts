@@ -2,12 +2,16 @@
  * Configuration text → plain values: YAML 1.2, of which JSON is a part. Every syntax fault names its line and column. Size, aliases and
  * depth are bounded, so that no text can take the memory of the process.
  */
-import { parseDocument, type YAMLError } from "yaml";
+import { isScalar, LineCounter, parseDocument, visit, type YAMLError, type YAMLMap } from "yaml";
 
 /** A configuration is a page or two; a ConfigMap holds at most 1 MiB. */
 export const maxDocumentBytes = 1024 * 1024;
+/** Brackets and braces: more of them are a bomb, on which the parser would spend seconds. */
+const maxFlowCollections = 20_000;
 /** Expanded alias nodes, nested ones multiplied. */
 const maxAliases = 100;
+/** Syntax faults shown: after the first few the rest follow from them. */
+const maxFaults = 10;
 
 export interface ReadDocument {
   /** Undefined when there are faults, and for a document without content. A `null` in an object is dropped: it means the default. */
@@ -20,21 +24,44 @@ export function readDocument(text: string): ReadDocument {
   if (Buffer.byteLength(text) > maxDocumentBytes) {
     return refused([`the document is larger than ${maxDocumentBytes} bytes`]);
   }
+  if ((text.match(/[[{]/g)?.length ?? 0) > maxFlowCollections) {
+    return refused([`the document has more than ${maxFlowCollections} brackets and braces`]);
+  }
   try {
-    const document = parseDocument(text.replace(/^\uFEFF/, ""), { uniqueKeys: true, strict: true, merge: true });
-    if (document.errors.length > 0) return refused(document.errors.map(describe));
+    const lines = new LineCounter();
+    const options = { uniqueKeys: false, strict: true, merge: true, lineCounter: lines };
+    const document = parseDocument(text.replace(/^\uFEFF/, ""), options);
+    if (document.errors.length > 0) return refused(document.errors.slice(0, maxFaults).map(describe));
+    const repeated = repeatedKeys(document, lines);
+    if (repeated.length > 0) return refused(repeated);
     return {
       value: withoutNulls(document.toJS({ maxAliasCount: maxAliases })) ?? undefined,
       faults: [],
       warnings: document.warnings.map(describe),
     };
   } catch (error) {
-    if (error instanceof ReferenceError || (error as { name?: unknown }).name === "ReferenceError") {
-      return refused([`too many aliases: ${(error as Error).message}`]);
-    }
-    const isTooDeep = (error as { name?: unknown }).name === "RangeError";
-    return refused([isTooDeep ? "the document is nested too deeply" : `cannot be read: ${String(error)}`]);
+    const { name, message } = error as Error;
+    return refused([name === "RangeError" ? "the document is nested too deeply" : message]);
   }
+}
+
+/** The library's own check compares every key with every other. */
+function repeatedKeys(document: ReturnType<typeof parseDocument>, lines: LineCounter): readonly string[] {
+  const faults: string[] = [];
+  const check = (_key: unknown, { items }: YAMLMap): void => {
+    const seen = new Set<string>();
+    for (const { key } of items) {
+      if (!isScalar(key)) continue;
+      const name = String(key.value);
+      if (seen.has(name) && faults.length < maxFaults) {
+        const { line, col } = lines.linePos(key.range?.[0] ?? 0);
+        faults.push(`line ${line}, column ${col}: the key ${JSON.stringify(name)} stands here a second time`);
+      }
+      seen.add(name);
+    }
+  };
+  visit(document, { Map: check });
+  return faults;
 }
 
 function refused(faults: readonly string[]): ReadDocument {

@@ -88,8 +88,8 @@ const defaultConfig: RawConfig = {
 /** Plain objects and arrays only: a definition belongs to its module, and a map has no frozen form. */
 function deepFreeze<Value>(value: Value): Value {
   if (Array.isArray(value)) for (const item of value) deepFreeze(item);
-  else if (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype) {
-    for (const [key, member] of Object.entries(value)) if (key !== "definition") deepFreeze(member);
+  else if (Object.prototype.toString.call(value) === "[object Object]") {
+    for (const [key, member] of Object.entries(value as object)) if (key !== "definition") deepFreeze(member);
   } else return value;
   return Object.freeze(value);
 }

@@ -98,7 +98,9 @@ export class PluginSet {
       return undefined;
     }
     if (kinds.some((kind) => entry.definition.kinds.includes(kind))) return entry;
-    this.#findings.faults.push(`${path}: ${name} is a ${entry.definition.kinds.join(" and ")}, not a ${orList(kinds)}`);
+    this.#findings.faults.push(
+      `${path}: ${name} is ${withArticle(entry.definition.kinds.join(" and "))}, not ${withArticle(orList(kinds))}`,
+    );
     return undefined;
   }
 
@@ -109,9 +111,11 @@ export class PluginSet {
 
   /** What to say of a name that no plugin has. */
   missing(name: string): string {
-    const isType = this.#registry.get(name) !== undefined;
-    const hint = isType ? `; add {type: ${name}} to plugins` : didYouMean(name, this.#entries.keys());
-    return `no plugin named ${JSON.stringify(name)}${hint}`;
+    const said = `no plugin named ${JSON.stringify(name)}`;
+    if (this.#registry.get(name) !== undefined) return `${said}; add {type: ${name}} to plugins`;
+    const waitsFor = this.#registry.unbuilt.get(name);
+    if (waitsFor !== undefined) return `${said}, and the reference picker's ${name} is not built yet (${waitsFor})`;
+    return `${said}${didYouMean(name, [...this.#entries.keys(), ...this.#registry.types])}`;
   }
 
   isBroken(name: string): boolean {
@@ -177,6 +181,10 @@ function ownFaults(definition: PluginDefinition, parameters: Record<string, unkn
   } catch (error) {
     return [`the plugin's own validate failed: ${error instanceof Error ? error.message : String(error)}`];
   }
+}
+
+function withArticle(words: string): string {
+  return /^[aeiou]/.test(words) ? `an ${words}` : `a ${words}`;
 }
 
 function orList(kinds: readonly string[]): string {

@@ -6,6 +6,7 @@ import type { Endpoint } from "../../contracts.ts";
 
 export const producerParameter = {
   type: "string",
+  "x-plugin": true,
   description:
     "Plugin that publishes the attribute. Unset: the core metrics extractor; empty: an attribute that names no producer.",
 } as const;

@@ -73,8 +73,13 @@ export const sessionAffinitySchema: JsonSchema = {
             additionalProperties: false,
             properties: {
               header: { type: "string", minLength: 1, description: "Request header." },
-              attribute: { type: "string", minLength: 1, description: "Request attribute: session-id." },
-              producer: { type: "string", description: "Producer of the attribute." },
+              attribute: {
+                type: "string",
+                minLength: 1,
+                "x-published-by": "session-id-producer",
+                description: "Request attribute: session-id, which session-id-producer publishes.",
+              },
+              producer: { type: "string", "x-plugin": true, description: "Producer of the attribute." },
             },
           },
         },
