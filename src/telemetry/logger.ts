@@ -1,5 +1,8 @@
-/** The process's logger: pino, JSON lines on stderr, or pretty ones on a terminal. */
-import { type Logger as Pino, pino } from "pino";
+/**
+ * The process's logger: pino, JSON lines on stderr, or pretty ones on a terminal. JSON lines are written beside the event loop and flushed
+ * when the process exits; a reader that stalls costs lines, which are counted, and never the loop or the memory.
+ */
+import { type DestinationStream, type Logger as Pino, pino } from "pino";
 import pretty from "pino-pretty";
 import type { LogFields, Logger } from "./log.ts";
 
@@ -46,22 +49,41 @@ class PinoLogger implements Logger {
   }
 }
 
-/** `error` fields are written with their message, code, stack and cause. */
+/** Lines held for a reader that is behind; an hour of a busy info log. */
+const maxHeldBytes = 8 * 1024 * 1024;
+
+/** `error` and `err` fields are written with their message, code, stack and cause. */
 export function createLogger(options: LoggerOptions): Logger {
   const settings = {
     level: options.level,
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
-    serializers: { error: pino.stdSerializers.errWithCause },
+    serializers: { error: pino.stdSerializers.errWithCause, err: pino.stdSerializers.errWithCause },
   };
-  if (options.format === "json") return new PinoLogger(pino(settings, pino.destination({ fd: 2, sync: false })));
-  const stream = pretty({
+  if (options.format === "pretty") return new PinoLogger(pino(settings, prettyLines()));
+  const lines = pino.destination({ fd: 2, sync: false, maxLength: maxHeldBytes });
+  const logger = pino(settings, lines);
+  let dropped = 0;
+  lines.on("drop", () => {
+    dropped++;
+  });
+  lines.on("drain", () => {
+    if (dropped === 0) return;
+    const count = dropped;
+    dropped = 0;
+    logger.warn({ lines: count }, "log lines were dropped: nobody read them in time");
+  });
+  return new PinoLogger(logger);
+}
+
+/** For a person at a terminal, who would rather wait than miss a line. */
+function prettyLines(): DestinationStream {
+  return pretty({
     destination: 2,
     sync: true,
-    colorize: process.stderr.isTTY === true,
+    colorize: process.stderr.isTTY,
     translateTime: "SYS:HH:MM:ss.l",
     ignore: "pid,hostname",
   });
-  return new PinoLogger(pino(settings, stream));
 }
