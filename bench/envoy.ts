@@ -4,7 +4,8 @@ import { findEnvoy, startEnvoy } from "../src/app/envoy.ts";
 import { startDirectEnvoy } from "./direct-envoy.ts";
 import type { FirstByteOptions, FirstByteResult } from "./load/first-byte.ts";
 import { type Context, type Measurement, type Run, repeat } from "./measurement.ts";
-import { clientCpu, startProcess, withPicker } from "./rig.ts";
+import { anyCpu, clientCpu } from "./processors.ts";
+import { startProcess, withPicker } from "./rig.ts";
 
 const ratePerSecond = 200;
 const sizes = [
@@ -50,7 +51,7 @@ function measure(context: Context): Promise<readonly Run[]> {
       concurrency: 1,
     });
     try {
-      const direct = await startDirectEnvoy(binary, "0-1023", upstream.ports[0] ?? 0);
+      const direct = await startDirectEnvoy(binary, anyCpu, upstream.ports[0] ?? 0);
       try {
         const urls = [through.url, direct.url];
         return await repeat(context, async (index) => {

@@ -7,7 +7,8 @@ import type { AddressInfo } from "node:net";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { type PickerStart, pickerCpu, startProcess } from "./rig.ts";
+import { pickerCpu } from "./processors.ts";
+import { type PickerStart, startProcess } from "./rig.ts";
 
 const referenceArgs = [
   "--pool-name=bench --pool-namespace=default --config-file={config} --secure-serving=false",

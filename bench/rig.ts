@@ -1,14 +1,11 @@
 /** The processes of a measurement: model servers, a picker pinned to one core, the load client on the other. Whoever starts one closes it. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { availableParallelism } from "node:os";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { packageRoot } from "../src/app/envoy.ts";
 import type { LoadOptions, LoadResult } from "./load/options.ts";
 import type { Shape } from "./load/script.ts";
-
-export const pickerCpu = "0";
-export const clientCpu = availableParallelism() > 1 ? "1" : "0";
+import { clientCpu, pickerCpu } from "./processors.ts";
 
 export interface Process {
   readonly pid: number;
@@ -34,6 +31,11 @@ export function startProcess(
   });
   const lines: string[] = [];
   const listeners = new Set<(line: string) => void>();
+  const lastLines = (): string =>
+    lines
+      .slice(-10)
+      .map((line) => line.slice(0, 300))
+      .join("\n");
   const exited = new Promise<void>((resolve) => {
     child.once("close", () => resolve());
     child.once("error", () => resolve());
@@ -64,7 +66,7 @@ export function startProcess(
           if (value !== undefined) settle(() => resolve(value));
         };
         const fail = (why: string): void =>
-          settle(() => reject(new Error(`${program.join(" ")} ${why}:\n${lines.slice(-20).join("\n")}`)));
+          settle(() => reject(new Error(`${program.join(" ")} ${why}:\n${lastLines()}`)));
         const timer = setTimeout(() => fail(`said nothing for ${timeoutMs} ms`), timeoutMs);
         void exited.then(() => fail("ended"));
         listeners.add(look);
