@@ -1,6 +1,6 @@
 /**
  * The last N decisions, kept as what the pipeline handed over (immutable arrays by reference, scores copied) and turned into JSON only when
- * somebody asks. Holds no prompt text.
+ * somebody asks. Holds no prompt text, and of what a client may name itself no more than a few hundred characters.
  */
 import type { Endpoint, Endpoints } from "../data/endpoint.ts";
 import type { DecisionRecording, DecisionSink } from "../pipeline/decision-sink.ts";
@@ -36,6 +36,14 @@ type Step =
       readonly picked: Endpoints;
     };
 
+const maxNameLength = 512;
+
+/** A header may be 64 KiB, and a ring of 100,000 decisions must not keep that many. */
+function clipped(name: string): string {
+  // Decoded anew: a slice would keep the whole text alive.
+  return name.length <= maxNameLength ? name : `${Buffer.from(name.slice(0, maxNameLength)).toString()}…`;
+}
+
 /** One decision in the making or done. */
 class Recording implements DecisionRecording {
   readonly id: string;
@@ -43,21 +51,22 @@ class Recording implements DecisionRecording {
   readonly #head: Readonly<Record<string, unknown>>;
   readonly #steps: Step[] = [];
   #candidates: Endpoints = [];
-  #scheduled: Scheduled | undefined;
+  #profile: string | undefined;
+  #destinations: Endpoints = [];
   #rejection: Rejected | undefined;
   #decisionMs: number | undefined;
   #end: { readonly cause: EndCause; readonly usage: Usage; readonly durationMs: number } | undefined;
 
   constructor(request: BeginArgument, atMs: number) {
-    this.id = request.id;
+    this.id = clipped(request.id);
     this.#at = atMs;
     this.#head = {
-      path: request.path,
-      model: request.parsed.model,
-      targetModel: request.targetModel,
-      objective: request.objective,
+      path: clipped(request.path),
+      model: clipped(request.parsed.model),
+      targetModel: clipped(request.targetModel),
+      objective: clipped(request.objective),
       priority: request.priority,
-      fairnessId: request.fairnessId,
+      fairnessId: clipped(request.fairnessId),
       bodyBytes: request.body.length,
     };
   }
@@ -90,7 +99,8 @@ class Recording implements DecisionRecording {
   }
 
   scheduled(result: Scheduled, durationMs: number): void {
-    this.#scheduled = result;
+    this.#profile = result.primary;
+    this.#destinations = result.destinations;
     this.#decisionMs = durationMs;
   }
 
@@ -117,11 +127,11 @@ class Recording implements DecisionRecording {
 
   #outcome(): Readonly<Record<string, unknown>> {
     if (this.#rejection !== undefined) return { kind: "rejected", ...this.#rejection };
-    if (this.#scheduled === undefined) return { kind: this.#end === undefined ? "undecided" : "cancelled" };
+    if (this.#profile === undefined) return { kind: this.#end === undefined ? "undecided" : "cancelled" };
     return {
       kind: "routed",
-      profile: this.#scheduled.primary,
-      destinations: this.#scheduled.destinations.map((endpoint) => endpoint.hostPort),
+      profile: this.#profile,
+      destinations: this.#destinations.map((endpoint) => endpoint.hostPort),
     };
   }
 
@@ -200,10 +210,11 @@ export class DecisionLog implements DecisionSink {
   /** Newest first; with an id only that request's (clients may repeat one). */
   list(limit: number, requestId?: string): readonly Readonly<Record<string, unknown>>[] {
     const found: Readonly<Record<string, unknown>>[] = [];
+    const wanted = requestId === undefined ? undefined : clipped(requestId);
     for (let back = 1; back <= this.#ring.length && found.length < limit; back++) {
       const recording = this.#ring[(this.#next - back + this.#ring.length) % this.#ring.length];
       if (recording === undefined) break;
-      if (requestId === undefined || recording.id === requestId) found.push(recording.explain());
+      if (wanted === undefined || recording.id === wanted) found.push(recording.explain());
     }
     return found;
   }
