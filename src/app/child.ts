@@ -88,7 +88,11 @@ export function startEppChild(
     ...options,
     command: "epp",
     args: [
-      ...["--bind-address=127.0.0.1", "--grpc-port=0", "--grpc-health-port=0", "--metrics-port=0", "--log-format=json"],
+      "--bind-address=127.0.0.1",
+      "--grpc-port=0",
+      "--grpc-health-port=0",
+      "--metrics-port=0",
+      "--log-format=json",
       ...args,
     ],
     readyWhen: (line) => {
