@@ -14,7 +14,7 @@ import type { Exchange } from "../pipeline/contracts.ts";
 import type { AnswerReader } from "../request/answer-reader.ts";
 import type { BodyMode, HeaderPair, Incoming } from "./messages.ts";
 import { destinationNamespace, isSystemHeader, servedKey } from "./names.ts";
-import { encodeWholeBody, noNames, proofPair, sendChunks } from "./replies.ts";
+import { encodeWholeBody, isEchoable, noNames, proofPair, sendChunks } from "./replies.ts";
 import type { EndCause } from "./session-deps.ts";
 import type { SessionShared } from "./session-shared.ts";
 
@@ -70,7 +70,7 @@ export class AnswerPhase {
     // An engine may answer a streaming request with one JSON error: what it says it sends decides.
     if (contentType !== undefined) this.#eventStream = contentType.includes("text/event-stream");
     const exchange = this.#exchange;
-    const added = exchange?.responseHeaders(this.#status, servedFrom(incoming)) ?? noPairs;
+    const added = exchange?.responseHeaders(this.#status, servedFrom(incoming), this.#eventStream) ?? noPairs;
     if (exchange !== undefined && !incoming.endOfStream && (this.#mode === "NONE" || this.#mode === "BUFFERED")) {
       this.#firstByteSeen = true;
       exchange.firstByte(true);
@@ -96,11 +96,7 @@ export class AnswerPhase {
     }
     const setHeaders: HeaderPair[] = [proofPair];
     for (const pair of added) setHeaders.push(pair);
-    if (echo) {
-      incoming.forEachHeader((name, value) => {
-        if (!isSystemHeader(name) && !setHeaders.some((pair) => pair[0] === name)) setHeaders.push([name, value]);
-      });
-    }
+    if (echo) echoAnswer(incoming, setHeaders);
     this.#stream.send(
       shared.deps.codec.encodeHeaders({
         phase: "response",
@@ -241,6 +237,17 @@ const noPairs: readonly HeaderPair[] = [];
 export function restoresModel(exchange: Exchange): boolean {
   const { parsed, targetModel } = exchange.request;
   return parsed.model !== "" && targetModel !== parsed.model;
+}
+
+/** Of a repeated header the last value is echoed, as in the reference; what is set already stays. */
+function echoAnswer(incoming: Incoming, setHeaders: HeaderPair[]): void {
+  const first = setHeaders.length;
+  incoming.forEachHeader((name, value) => {
+    if (isSystemHeader(name) || !isEchoable(value)) return;
+    const at = setHeaders.findIndex((pair) => pair[0] === name);
+    if (at < 0) setHeaders.push([name, value]);
+    else if (at >= first) setHeaders[at] = [name, value];
+  });
 }
 
 /** 0 when the gateway says none: not known. */

@@ -109,11 +109,16 @@ function withoutSet(names: readonly string[], set: readonly HeaderPair[]): reado
   return set.length === 0 ? names : names.filter((name) => !set.some((pair) => pair[0] === name));
 }
 
+/** A value whose bytes were not UTF-8 cannot be given back as it came: it stays out of the echo, and so unchanged on its way. */
+export function isEchoable(value: string): boolean {
+  return !value.includes("\ufffd");
+}
+
 /** The reference's echo: every header that is not the picker's own, pseudo headers included, unless it is set already. */
 function echoInto(setHeaders: HeaderPair[], lookup: ReadonlyMap<string, string>): void {
   const set = new Set(setHeaders.map((pair) => pair[0].toLowerCase()));
   for (const pair of lookup) {
-    if (!set.has(pair[0]) && !isSystemHeader(pair[0])) setHeaders.push(pair);
+    if (!set.has(pair[0]) && !isSystemHeader(pair[0]) && isEchoable(pair[1])) setHeaders.push(pair);
   }
 }
 

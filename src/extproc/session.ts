@@ -452,7 +452,9 @@ export class Session implements GrpcStreamHandler, Waiting {
   }
 
   #changes(decision: Routed, headers: RequestHeaders, contentLength: number): HeaderChanges {
-    return requestChanges(decision, headers, contentLength, this.#trace, this.#shared.deps.echoRequestHeaders);
+    // The reference echoes nothing of a request without a body.
+    const echo = this.#shared.deps.echoRequestHeaders && this.#bodyEnd !== "headers";
+    return requestChanges(decision, headers, contentLength, this.#trace, echo);
   }
 
   #replyToTrailers(): void {

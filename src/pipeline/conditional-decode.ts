@@ -35,8 +35,13 @@ function prefixMatches(request: InferenceRequest, plan: SchedulingPlan): PrefixM
   return matches;
 }
 
-/** Whether any decode worker among the candidates holds a leading block of the prompt, by any producer of the plan. */
-export function isPrefixHeld(request: InferenceRequest, plan: SchedulingPlan, candidates: Endpoints): boolean {
+/**
+ * The decode workers among the candidates that hold a leading block of the prompt, by any producer of the plan. The choice is among them alone:
+ * the reference schedules over all and refuses when the one it chose holds nothing.
+ */
+export function prefixHolders(request: InferenceRequest, plan: SchedulingPlan, candidates: Endpoints): Endpoints {
   const matches = prefixMatches(request, plan);
-  return candidates.some((endpoint) => decodes(endpoint) && matches.some((match) => match.matchedBlocks(endpoint) > 0));
+  return candidates.filter(
+    (endpoint) => decodes(endpoint) && matches.some((match) => match.matchedBlocks(endpoint) > 0),
+  );
 }

@@ -40,7 +40,7 @@ export interface Exchange {
   readonly request: InferenceRequest;
   readonly destination: Endpoint;
   /** Returns headers that plugins add to the client's answer. */
-  responseHeaders(status: number, served: string | undefined): readonly Header[];
+  responseHeaders(status: number, served: string | undefined, isEventStream?: boolean): readonly Header[];
   /** First non-empty byte of the answer, or its headers where the mode hides the body. */
   firstByte(approximate: boolean): void;
   /** One message of a streaming answer with content, for inter-token latency. Cheap: called per chunk. */

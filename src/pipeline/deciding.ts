@@ -10,7 +10,7 @@ import type { InferenceRequest } from "../request/inference-request.ts";
 import type { Rejection } from "../request/rejection.ts";
 import { type Cycle, isRejection } from "../scheduling/contracts.ts";
 import { scheduleScreened, screen } from "../scheduling/scheduler.ts";
-import { isPrefixHeld, prefersIfAvailable } from "./conditional-decode.ts";
+import { prefersIfAvailable, prefixHolders } from "./conditional-decode.ts";
 import type { Decision, PendingDecision, Subset } from "./contracts.ts";
 import type { DecisionRecording } from "./decision-sink.ts";
 import type { PipelineDependencies } from "./dependencies.ts";
@@ -19,7 +19,14 @@ import { HeaderList } from "./header-list.ts";
 import { pickedByProfile, type Scheduled, scoresOf } from "./outcome.ts";
 import type { PlanHooks } from "./plan-hooks.ts";
 import { Production } from "./production.ts";
-import { internalError, maxModelLength, modelTooLong, noCandidates, prefixNotHeld } from "./refusals.ts";
+import {
+  internalError,
+  maxModelLength,
+  modelTooLong,
+  noCandidates,
+  prefixNotHeld,
+  unroutedLabels,
+} from "./refusals.ts";
 import { allowedEndpoints } from "./subset.ts";
 
 /** What a decision needs of the pipeline that made it. */
@@ -161,18 +168,19 @@ export class Deciding implements PendingDecision {
       return;
     }
     const plan = this.#hooks.plan;
-    if (prefersIfAvailable(this.#request) && !isPrefixHeld(this.#request, plan, candidates)) {
+    const eligible = prefersIfAvailable(this.#request) ? prefixHolders(this.#request, plan, candidates) : candidates;
+    if (eligible.length === 0) {
       this.#reject(prefixNotHeld);
       return;
     }
     const cycle = this.#cycle();
-    const denial = this.#hooks.admit(cycle, candidates);
+    const denial = this.#hooks.admit(cycle, eligible);
     if (denial !== undefined) {
       this.#reject({ ...denial, message: `request cannot be admitted: ${denial.message}` });
       return;
     }
     const { onPluginError, timer } = this.#hooks;
-    const result = scheduleScreened(plan, cycle, candidates, this.#recording, onPluginError, timer);
+    const result = scheduleScreened(plan, cycle, eligible, this.#recording, onPluginError, timer);
     const durationMs = this.#dependencies.now() - cycle.nowMs;
     const destination = result.kind === "scheduled" ? result.destinations[0] : undefined;
     const status = destination === undefined ? "failure" : "success";
@@ -266,7 +274,7 @@ export class Deciding implements PendingDecision {
   #countRefused(code: string): void {
     const { metrics } = this.#dependencies;
     if (!this.#isRouted) {
-      metrics.refused(code, "");
+      metrics.refused(code, "", unroutedLabels(""));
       return;
     }
     const { parsed, targetModel, fairnessId, priority } = this.#request;

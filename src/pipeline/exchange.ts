@@ -94,10 +94,12 @@ export class RoutedExchange implements Exchange {
     this.#record?.decided(this.#owner.now() - this.request.receivedAtMs);
   }
 
-  responseHeaders(status: number, served: string | undefined): readonly Header[] {
+  responseHeaders(status: number, served: string | undefined, isEventStream = false): readonly Header[] {
     if (this.#phase >= phases.headers) return noHeaders;
     this.#phase = phases.headers;
     this.#status = status;
+    // An engine may stream what was not asked to be streamed.
+    if (isEventStream) this.#streams = true;
     const startMs = this.#owner.now();
     const headers = new HeaderList();
     this.#hooks.responseHeaders(this.request, this.#assignment, { status, served }, headers);

@@ -12,7 +12,7 @@ import { Deciding, type DecidingOwner } from "./deciding.ts";
 import type { PipelineDependencies } from "./dependencies.ts";
 import { type ExchangeInit, type ExchangeOwner, RoutedExchange } from "./exchange.ts";
 import { PlanHooks } from "./plan-hooks.ts";
-import { noCandidates } from "./refusals.ts";
+import { noCandidates, unroutedLabels } from "./refusals.ts";
 import { allowedEndpoints } from "./subset.ts";
 
 /** What the process around a pipeline sees of it besides the front doors' contract. */
@@ -80,7 +80,7 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
     const candidates = filterSubset ? allowedEndpoints(all, subset) : all;
     const destination = candidates[Math.floor(random() * candidates.length)];
     if (destination === undefined) {
-      metrics.refused(noCandidates.code, "");
+      metrics.refused(noCandidates.code, "", unroutedLabels(""));
       return { kind: "rejected", rejection: noCandidates };
     }
     const assignment = bodylessAssignment(destination);
@@ -97,7 +97,7 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
   }
 
   refused(rejection: Rejection, model: string): void {
-    this.dependencies.metrics.refused(rejection.code, model);
+    this.dependencies.metrics.refused(rejection.code, model, unroutedLabels(model));
   }
 
   reap(maxAgeMs: number): number {

@@ -1,5 +1,6 @@
 /** The pipeline's own refusals; the wording of those the reference has is the reference's. */
 import { reject } from "../request/rejection.ts";
+import type { RequestLabels } from "../telemetry/request-metrics.ts";
 
 export const noCandidates = reject("ServiceUnavailable", "failed to find endpoint candidates for serving the request", {
   droppedReason: "rejected-no-endpoints",
@@ -12,3 +13,8 @@ export const modelTooLong = reject("BadRequest", `model is longer than ${maxMode
 });
 export const prefixNotHeld = reject("PreconditionFailed", "no decode worker has the requested KV cache");
 export const internalError = reject("Internal", "the request could not be routed because of an internal error");
+
+/** A refusal before routing counts where the reference counts it: in the default flow, with priority 0. */
+export function unroutedLabels(model: string): RequestLabels {
+  return { model, targetModel: model, fairnessId: "default-flow", priority: 0 };
+}

@@ -127,13 +127,13 @@ function runProfiles(
     for (const name of next) {
       const profile = plan.profiles.get(name);
       if (profile === undefined) {
-        watch.onPluginError?.("ProfileHandler", plan.handler, new RangeError(`no profile is named '${name}'`));
+        watch.onPluginError?.("ProfilePicker", plan.handler, new RangeError(`no profile is named '${name}'`));
         continue;
       }
       outcomes.set(name, runProfile(profile, cycle, candidates, watch));
     }
   }
-  watch.onPluginError?.("ProfileHandler", plan.handler, new RangeError(`asked for profiles ${mostRounds} times`));
+  watch.onPluginError?.("ProfilePicker", plan.handler, new RangeError(`asked for profiles ${mostRounds} times`));
   return undefined;
 }
 
@@ -149,10 +149,10 @@ function nextProfiles(
   try {
     return plan.handler.plugin.nextProfiles(cycle, names, outcomes);
   } catch (error) {
-    watch.onPluginError?.("ProfileHandler", plan.handler, error);
+    watch.onPluginError?.("ProfilePicker", plan.handler, error);
     return outcomes.size === 0 ? names.slice(0, 1) : [];
   } finally {
-    lap(watch.timer, startedMs, "ProfileHandler", plan.handler);
+    lap(watch.timer, startedMs, "ProfilePicker", plan.handler);
   }
 }
 
@@ -167,7 +167,7 @@ function primaryProfile(
   try {
     return plan.handler.plugin.primaryProfile(cycle, outcomes);
   } catch (error) {
-    watch.onPluginError?.("ProfileHandler", plan.handler, error);
+    watch.onPluginError?.("ProcessProfilesResults", plan.handler, error);
     let first = "";
     for (const [name, outcome] of outcomes) {
       if (outcome.kind === "picked") return name;
@@ -175,7 +175,7 @@ function primaryProfile(
     }
     return first;
   } finally {
-    lap(watch.timer, startedMs, "ProfileHandler", plan.handler);
+    lap(watch.timer, startedMs, "ProcessProfilesResults", plan.handler);
   }
 }
 

@@ -21,7 +21,7 @@ export const anthropicParser: RequestParser = {
     const messages = body.arrayRange("messages");
     if (messages === undefined || !hasElements(bytes, messages.start)) {
       return badField(
-        "invalid messages request: must have messages field",
+        "invalid messages request: must have at least one message",
         "messages",
         body.range("messages") !== undefined,
       );

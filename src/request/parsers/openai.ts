@@ -94,7 +94,7 @@ const images: Dialect = {
   prompt: (body) => {
     const prompt = body.range("prompt");
     if (prompt === undefined || body.bytes[prompt.start] !== 0x22 || prompt.end - prompt.start <= 2) {
-      return badField("invalid images request: must have prompt field", "prompt", prompt !== undefined);
+      return badField("invalid images generations request: must have prompt field", "prompt", prompt !== undefined);
     }
     return chainOf({ start: prompt.start + 1, end: prompt.end - 1 });
   },

@@ -20,7 +20,7 @@ export const vllmHttpParser: RequestParser = {
       range === undefined || !hasElements(bytes, range.start) ? undefined : tokensIn(bytes, range.start, range.end);
     if (tokens === undefined) {
       return badField(
-        "invalid generate request: must have token_ids field",
+        "invalid generate request: must have non-empty token_ids field",
         "token_ids",
         body.range("token_ids") !== undefined,
       );

@@ -294,6 +294,33 @@ describe.each([
     });
   });
 
+  it("Protocol 13: echoes the last of a repeated header, and no value that is not UTF-8", () => {
+    const { open } = harness({ deps: { echoRequestHeaders: true } });
+    const { stream, requestHeaders, requestBody, responseHeaders } = open();
+    requestHeaders({ ...postHeaders, note: "caf\ufffd" });
+    requestBody('{"model":"llama"}', true);
+    expect(setHeadersOf(stream.replies[0])).not.toHaveProperty("note");
+    responseHeaders([
+      [":status", "200"],
+      ["x-went-into-resp-headers", "no"],
+      ["set-cookie", "a=1"],
+      ["set-cookie", "b=2"],
+      ["note", "caf\ufffd"],
+    ]);
+    expect(setHeadersOf(stream.replies[2])).toEqual({
+      "x-went-into-resp-headers": "true",
+      ":status": "200",
+      "set-cookie": "b=2",
+    });
+  });
+
+  it("Protocol 16: echoes nothing of a request without a body", () => {
+    const { open } = harness({ deps: { echoRequestHeaders: true } });
+    const { stream, requestHeaders } = open();
+    requestHeaders({ ":method": "GET", ":path": "/v1/models", "x-request-id": "r-1", hi: "mom" }, true);
+    expect(Object.keys(setHeadersOf(stream.replies[0]))).toEqual(["x-gateway-destination-endpoint"]);
+  });
+
   it("Protocol 14: the last of a repeated header wins in the lookup, and none is sent back", () => {
     const { open, pipeline } = harness();
     const { requestHeaders, requestBody, stream } = open();

@@ -257,7 +257,7 @@ describe("a refusal", () => {
     const fake = world({});
     const decision = decideIn(fake, request({ parsed: { model: "m".repeat(4097) } }));
     expect(decision).toMatchObject({ kind: "rejected", rejection: { code: "BadRequest", param: "model" } });
-    expect(fake.lines).toEqual(["refused BadRequest  -"]);
+    expect(fake.lines).toEqual(["refused BadRequest  "]);
   });
 
   it.each([true, "no", 429, { status: 429 }])("is not what a broken admitter returns: %j", (junk) => {
@@ -274,7 +274,7 @@ describe("a refusal", () => {
   it("of a front door is counted under its code", () => {
     const fake = world({});
     createPipeline(fake.dependencies).refused(reject("PayloadTooLarge", "too large"), "llama");
-    expect(fake.lines).toEqual(["refused PayloadTooLarge llama -"]);
+    expect(fake.lines).toEqual(["refused PayloadTooLarge llama llama"]);
   });
 });
 
@@ -317,6 +317,26 @@ describe("prefer: if-available", () => {
   });
 });
 
+describe("conditional decode", () => {
+  it("chooses among the holders of the prefix alone", () => {
+    const [first, second] = [endpoint("10.0.0.1"), endpoint("10.0.0.2")];
+    const match = {
+      blockSizeTokens: 64,
+      totalBlocks: 3,
+      hashes: new Uint32Array(6),
+      matchedBlocks: (asked: Endpoint) => (asked.name === second.name ? 1 : 0),
+    };
+    const parts = plan({
+      producers: [named("prefix", { produce: (asked) => asked.setAttribute(prefixMatchKey("prefix"), match) })],
+    });
+    for (const draw of [0, 0.5, 0.999]) {
+      const fake = world({ plan: parts, endpoints: [first, second], dependencies: { random: () => draw } });
+      const decision = decideIn(fake, request({ headers: { prefer: "if-available" } }));
+      expect(decision.kind === "routed" && decision.destinations.map(({ name }) => name)).toEqual([second.name]);
+    }
+  });
+});
+
 describe("a header-only request", () => {
   const endpoints = [endpoint("10.0.0.1"), endpoint("10.0.0.2"), endpoint("10.0.0.3")];
 
@@ -336,7 +356,7 @@ describe("a header-only request", () => {
     const fake = world({ endpoints: pool });
     const decision = createPipeline(fake.dependencies).decideBodyless(request(), subset);
     expect(decision).toMatchObject({ kind: "rejected", rejection: empty });
-    expect(fake.lines).toEqual(["refused ServiceUnavailable  -"]);
+    expect(fake.lines).toEqual(["refused ServiceUnavailable  "]);
   });
 
   it("is not scheduled, booked or measured, but its answer's headers are seen", () => {

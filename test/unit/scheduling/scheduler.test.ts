@@ -346,7 +346,7 @@ describe("a plugin that throws", () => {
       (point) => errors.push(point),
     );
     expect(destinations(result)).toHaveLength(1);
-    expect(new Set(errors)).toEqual(new Set(["ProfileHandler"]));
+    expect(new Set(errors)).toEqual(new Set(["ProfilePicker", "ProcessProfilesResults"]));
   });
 });
 
@@ -392,7 +392,7 @@ describe("the profile handler", () => {
     const result = schedule(plan({ handler: named("h", handler) }), cycle(), three, undefined, (point) =>
       errors.push(point),
     );
-    expect(errors).toEqual(["ProfileHandler"]);
+    expect(errors).toEqual(["ProfilePicker"]);
     expect(destinations(result)).toHaveLength(1);
   });
 
@@ -447,12 +447,12 @@ describe("the decision trace and the plugin timer", () => {
       ["picked", "default", "max-score-picker", [2, 2], 1],
     ]);
     expect(timed).toEqual([
-      "ProfileHandler single-profile-handler 1",
+      "ProfilePicker single-profile-handler 1",
       "Filter f 1",
       "Scorer s 1",
       "Picker max-score-picker 1",
-      "ProfileHandler single-profile-handler 1",
-      "ProfileHandler single-profile-handler 1",
+      "ProfilePicker single-profile-handler 1",
+      "ProcessProfilesResults single-profile-handler 1",
     ]);
   });
 });
