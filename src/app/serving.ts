@@ -68,7 +68,12 @@ export async function startServing(options: ServingOptions): Promise<Serving> {
   const openSession = settings["enable-grpc-stream-metrics"]
     ? countingStreams(sessions.handler, options.metrics.families, () => systemClock.now())
     : sessions.handler;
-  const transport = await create(transportOptions(settings, openSession, tls, log)).catch((error: unknown) => {
+  const { receiveAllowance, sendAllowance } = sessions;
+  const transport = await create({
+    ...transportOptions(settings, openSession, tls, log),
+    receiveAllowance,
+    sendAllowance,
+  }).catch((error: unknown) => {
     throw new Error(`port ${settings["grpc-port"]} (--grpc-port) cannot be bound`, { cause: error });
   });
   const health = await createHealthServer({

@@ -1,5 +1,6 @@
 /** Makes one session per ext_proc stream and owns what they share: the byte budget, the one timer of all deadlines, and the drain. */
-import type { GrpcStream, GrpcStreamHandler } from "../net/grpc/transport.ts";
+import type { ByteAllowance, GrpcStream, GrpcStreamHandler } from "../net/grpc/transport.ts";
+import { ByteBudget } from "./byte-budget.ts";
 import { Session } from "./session.ts";
 import type { SessionDeps } from "./session-deps.ts";
 import { SessionShared } from "./session-shared.ts";
@@ -14,7 +15,11 @@ export interface SessionFactory {
   readonly open: number;
   /** Streams that still owe their request an answer: nothing received, body arriving, or undecided. */
   readonly waiting: number;
-  /** Request bytes held by all sessions. */
+  /** For the transport: messages on their way in count like the request bytes that sessions hold. */
+  readonly receiveAllowance: ByteAllowance;
+  /** For the transport: replies that gateways have not taken, bounded by as much again. */
+  readonly sendAllowance: ByteAllowance;
+  /** Request bytes held by all sessions, of unfinished messages too. */
   readonly bufferedBytes: number;
   /**
    * Drain, after the transport takes no new streams: streams whose answer's body is hidden from the picker (response body mode NONE) are
@@ -43,6 +48,8 @@ export function createSessionFactory(deps: SessionDeps): SessionFactory {
       if (closed) session.shutDown();
       return session;
     },
+    receiveAllowance: shared.budget,
+    sendAllowance: new ByteBudget(deps.limits.maxBufferedBytes),
     get open() {
       return sessions.size;
     },

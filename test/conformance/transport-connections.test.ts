@@ -51,6 +51,16 @@ describe.each(implementations)("connections of the %s transport", (name, create)
     fixture = undefined;
   });
 
+  it("closes connections beyond its limit as they come and serves the others", async () => {
+    const { transport, client } = await start({ maxConnections: 2 });
+    expect((await call(client, "Echo", [Buffer.from("x")])).status).toBe(0);
+    const sockets = [connectTcp(transport.port, "127.0.0.1"), connectTcp(transport.port, "127.0.0.1")];
+    for (const socket of sockets) socket.on("error", () => {}).resume();
+    await until("the limit", () => sockets.some((socket) => socket.destroyed));
+    expect((await call(client, "Echo", [Buffer.from("x")])).status).toBe(0);
+    for (const socket of sockets) socket.destroy();
+  });
+
   it("serves no more streams at once than its limit, and the next when one has ended", async () => {
     const { connect, heard } = await start({ maxStreamsPerConnection: 2 });
     const session = connect();

@@ -1,8 +1,8 @@
 /**
- * Every connection of an HTTP/2 server and what it owes: a preface in time, life while it has streams, streams within the idle time, and
- * an end to a goodbye. One timer looks at all of them.
+ * Every connection of an HTTP/2 server and what it owes: a preface in time, life while it has streams, streams within the idle time,
+ * streams that ask something, and an end to a goodbye. One timer looks at all of them.
  */
-import type { Http2Session } from "node:http2";
+import { type Http2Session, constants as http2Constants } from "node:http2";
 import type { Socket } from "node:net";
 
 export interface ConnectionTimes {
@@ -12,7 +12,16 @@ export interface ConnectionTimes {
   readonly keepaliveMs: number;
 }
 
+/**
+ * Streams that end without a message, of one connection: so many at once, and so many a second later on. A gateway's cancelled requests
+ * stay orders of magnitude below it; opening and resetting streams in a loop (CVE-2023-44487) does not.
+ */
+const barrenBurst = 10_000;
+const barrenPerSecond = 1_000;
+
 interface Connection {
+  /** Streams that ended without a message, less what time has forgiven. */
+  barrenStreams: number;
   openStreams: number;
   prefaceDone: boolean;
   /** When it was opened, lost its last stream or showed other life. */
@@ -44,9 +53,12 @@ export class ConnectionWatch {
   start(alsoSweep: (nowMs: number) => void): void {
     const { handshakeTimeoutMs, idleTimeoutMs, keepaliveMs } = this.times;
     const shortestMs = Math.min(handshakeTimeoutMs, keepaliveMs, idleTimeoutMs > 0 ? idleTimeoutMs : Infinity);
+    let lookedAtMs = performance.now();
     this.timer = setInterval(
       () => {
         const nowMs = performance.now();
+        this.forgive(((nowMs - lookedAtMs) * barrenPerSecond) / 1_000);
+        lookedAtMs = nowMs;
         this.sweepSockets();
         this.sweepConnections(nowMs);
         alsoSweep(nowMs);
@@ -68,6 +80,7 @@ export class ConnectionWatch {
   addSession(session: Http2Session): void {
     const nowMs = performance.now();
     const connection: Connection = {
+      barrenStreams: 0,
       openStreams: 0,
       prefaceDone: false,
       quietSinceMs: nowMs,
@@ -94,6 +107,20 @@ export class ConnectionWatch {
     if (connection === undefined) return;
     connection.openStreams--;
     connection.quietSinceMs = performance.now();
+  }
+
+  /** A stream ended, or was refused, without a message. A connection of nothing but such streams is dropped. */
+  streamWasBarren(session: Http2Session): void {
+    const connection = this.connections.get(session);
+    if (connection === undefined) return;
+    connection.barrenStreams++;
+    if (connection.barrenStreams > barrenBurst) session.destroy(undefined, http2Constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  }
+
+  private forgive(streams: number): void {
+    for (const connection of this.connections.values()) {
+      connection.barrenStreams = Math.max(0, connection.barrenStreams - streams);
+    }
   }
 
   /** GOAWAY on every connection; open streams live on. */

@@ -10,6 +10,7 @@ import {
   handshakeTimeoutMsOf,
   http2ServerOptions,
   keepaliveMsOf,
+  maxConnectionsOf,
   maxPendingBytesOf,
 } from "./http2-options.ts";
 import {
@@ -97,6 +98,7 @@ class GrpcJsTransport implements GrpcTransport {
           return;
         }
         this.port = bound;
+        limitConnections(this.server, maxConnectionsOf(this.options));
         resolve();
       });
     });
@@ -185,6 +187,10 @@ class GrpcJsStream implements GrpcStream {
       this.end(grpcStatus.resourceExhausted, `trying to send message larger than max (${bytes.length} vs. ${limit})`);
       return;
     }
+    if (this.transport.options.sendAllowance?.take(bytes.length) === false) {
+      this.reset();
+      return;
+    }
     this.pendingBytes += bytes.length;
     if (this.pendingBytes > this.transport.maxPendingBytes) {
       this.reset();
@@ -194,8 +200,10 @@ class GrpcJsStream implements GrpcStream {
   }
 
   private afterWrite(sizeBytes: number): void {
+    if (this.closed) return;
+    this.transport.options.sendAllowance?.give(sizeBytes);
     this.pendingBytes -= sizeBytes;
-    if (!this.closed && this.pendingBytes === 0) this.handler?.drained?.();
+    if (this.pendingBytes === 0) this.handler?.drained?.();
   }
 
   end(status: number, message = ""): void {
@@ -234,6 +242,7 @@ class GrpcJsStream implements GrpcStream {
   private callClosed(): void {
     if (this.closed) return;
     this.closed = true;
+    this.transport.options.sendAllowance?.give(this.pendingBytes);
     this.pendingBytes = 0;
     try {
       this.handler?.closed(this.ended && !this.wasReset ? "ended" : "reset");
@@ -269,6 +278,12 @@ function serviceOf(options: GrpcTransportOptions): ServiceDefinition {
 
 function asBuffer(bytes: Buffer): Buffer {
   return bytes;
+}
+
+/** The library has no option for it either. */
+function limitConnections(server: Server, maxConnections: number): void {
+  const { http2Servers } = server as unknown as { http2Servers: Map<{ maxConnections: number }, unknown> };
+  for (const http2Server of http2Servers.keys()) http2Server.maxConnections = maxConnections;
 }
 
 /**

@@ -10,6 +10,13 @@ const streamWindowBytes = 1024 * 1024;
 /** For the whole connection; set on each session, since SETTINGS cannot carry it (RFC 9113 §6.9.2). */
 export const connectionWindowBytes = 16 * 1024 * 1024;
 
+/** A gateway has one connection a worker thread; this is a hundred gateways of a hundred threads. */
+const defaultMaxConnections = 10_000;
+
+export function maxConnectionsOf(options: GrpcTransportOptions): number {
+  return options.maxConnections ?? defaultMaxConnections;
+}
+
 export function handshakeTimeoutMsOf(options: GrpcTransportOptions): number {
   return options.handshakeTimeoutMs ?? defaultHandshakeTimeoutMs;
 }

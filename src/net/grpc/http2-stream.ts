@@ -6,11 +6,19 @@ import { constants, type Http2Session, type IncomingHttpHeaders, type ServerHttp
 import { MessageReader, type MessageSink } from "./message-reader.ts";
 import { MessageWriter } from "./message-writer.ts";
 import { encodeStatusMessage } from "./status-message.ts";
-import { type GrpcStream, type GrpcStreamHandler, grpcStatus, type StreamCloseCause } from "./transport.ts";
+import {
+  type ByteAllowance,
+  type GrpcStream,
+  type GrpcStreamHandler,
+  grpcStatus,
+  type StreamCloseCause,
+} from "./transport.ts";
 
 const responseHeaders = { ":status": 200, "content-type": "application/grpc" };
 /** A date header says nothing to a gRPC client. */
 const respondOptions = { waitForTrailers: true, sendDate: false };
+/** A queue of this size on each stream is not worth accounting for. */
+const uncountedBytes = 64 * 1024;
 const okTrailers = { "grpc-status": "0" };
 
 /** What a stream needs of its transport. */
@@ -18,6 +26,8 @@ export interface StreamOwner {
   readonly maxMessageBytes: number;
   readonly maxSendMessageBytes: number;
   readonly maxPendingBytes: number;
+  readonly receiveAllowance: ByteAllowance | undefined;
+  readonly sendAllowance: ByteAllowance | undefined;
   onError(error: unknown, what: string): void;
   /** Called once, when the stream has been ended and has still to say so to its client. */
   streamEnding(stream: Http2GrpcStream): void;
@@ -35,6 +45,10 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   private readonly owner: StreamOwner;
   private readonly headers: IncomingHttpHeaders;
   private readonly reader: MessageReader;
+  /** A whole message has come. */
+  hasMessage: boolean;
+  /** Pending bytes that are taken from the send allowance. */
+  private countedBytes: number;
   private handler: GrpcStreamHandler | undefined;
   private written: (() => void) | undefined;
   /** The messages of this tick. */
@@ -56,7 +70,13 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.owner = owner;
     this.headers = headers;
     const encoding = headers["grpc-encoding"];
-    this.reader = new MessageReader(owner.maxMessageBytes, typeof encoding === "string" ? encoding : undefined);
+    this.reader = new MessageReader(
+      owner.maxMessageBytes,
+      typeof encoding === "string" ? encoding : undefined,
+      owner.receiveAllowance,
+    );
+    this.hasMessage = false;
+    this.countedBytes = 0;
     this.handler = undefined;
     this.written = undefined;
     this.outgoing = new MessageWriter();
@@ -107,7 +127,11 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
       return;
     }
     this.outgoing.add(parts, sizeBytes);
-    if (this.pendingBytes > this.owner.maxPendingBytes) {
+    const pending = this.pendingBytes;
+    if (
+      pending > this.owner.maxPendingBytes ||
+      ((pending > uncountedBytes || this.countedBytes > 0) && !this.count(pending))
+    ) {
       this.reset();
       return;
     }
@@ -133,6 +157,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   }
 
   message(bytes: Buffer): void {
+    this.hasMessage = true;
     this.handler?.message(bytes);
   }
 
@@ -174,7 +199,20 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.stream.end();
   }
 
+  /** Brings what is taken from the send allowance up to date; false when there is no room. */
+  private count(pending: number): boolean {
+    const allowance = this.owner.sendAllowance;
+    if (allowance === undefined) return true;
+    const change = (pending > uncountedBytes ? pending : 0) - this.countedBytes;
+    if (change > 0 && !allowance.take(change)) return false;
+    if (change < 0) allowance.give(-change);
+    this.countedBytes += change;
+    this.written ??= () => this.afterWrite();
+    return true;
+  }
+
   private afterWrite(): void {
+    if (this.countedBytes > 0) this.count(Math.min(this.countedBytes, this.pendingBytes));
     if (!this.closed && this.pendingBytes === 0) this.handler?.drained?.();
   }
 
@@ -245,6 +283,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.closed = true;
     this.reader.stop();
     this.outgoing.clear();
+    if (this.countedBytes > 0) this.count(0);
     try {
       this.handler?.closed(this.closeCause());
     } catch (error) {

@@ -21,10 +21,17 @@ import {
   handshakeTimeoutMsOf,
   http2ServerOptions,
   keepaliveMsOf,
+  maxConnectionsOf,
   maxPendingBytesOf,
 } from "./http2-options.ts";
 import { Http2GrpcStream, type StreamOwner } from "./http2-stream.ts";
-import { type GrpcTransport, type GrpcTransportOptions, grpcStatus, type TlsMaterial } from "./transport.ts";
+import {
+  type ByteAllowance,
+  type GrpcTransport,
+  type GrpcTransportOptions,
+  grpcStatus,
+  type TlsMaterial,
+} from "./transport.ts";
 
 /** How long `drain` waits for goodbyes to reach clients after the last stream. */
 const goodbyeMs = 1_000;
@@ -39,6 +46,8 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   readonly maxMessageBytes: number;
   readonly maxSendMessageBytes: number;
   readonly maxPendingBytes: number;
+  readonly receiveAllowance: ByteAllowance | undefined;
+  readonly sendAllowance: ByteAllowance | undefined;
   port: number;
   openStreams: number;
   private readonly options: GrpcTransportOptions;
@@ -54,6 +63,8 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     this.maxMessageBytes = options.maxMessageBytes;
     this.maxSendMessageBytes = options.maxSendMessageBytes ?? Number.POSITIVE_INFINITY;
     this.maxPendingBytes = maxPendingBytesOf(options);
+    this.receiveAllowance = options.receiveAllowance;
+    this.sendAllowance = options.sendAllowance;
     this.port = 0;
     this.openStreams = 0;
     this.options = options;
@@ -82,6 +93,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
             handshakeTimeout: this.handshakeTimeoutMs,
             unknownProtocolTimeout: 1_000,
           });
+    server.maxConnections = maxConnectionsOf(this.options);
     server.on("connection", (socket: Socket) => this.connections.addSocket(socket));
     server.on("secureConnection", (socket: Socket) => this.connections.addSocket(socket));
     server.on("session", (session: ServerHttp2Session) => this.sessionOpened(session));
@@ -172,6 +184,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
       return;
     }
     if (headers[":method"] !== "POST" || !isGrpc(headers["content-type"])) {
+      this.connections.streamWasBarren(session);
       refuseHttp(stream, headers[":method"] === "POST" ? 415 : 405);
       return;
     }
@@ -201,6 +214,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     this.openStreams--;
     this.endingStreams.delete(stream);
     this.connections.streamClosed(stream.session);
+    if (!stream.hasMessage) this.connections.streamWasBarren(stream.session);
     if (this.openStreams === 0 && this.quietWaiters.length > 0) {
       for (const resolve of this.quietWaiters.splice(0)) resolve();
     }

@@ -1,14 +1,22 @@
 /**
  * Cuts a stream of bytes into gRPC messages (github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md: one flag byte, four length bytes,
- * the message). A message that lies whole in one chunk is a view of it; one that is split is gathered once, in memory that grows with what has come, not with what was promised.
+ * the message). A message that lies whole in one chunk is a view of it; one that is split is gathered in memory that grows with what has
+ * come, not with what was promised, and that is taken from an allowance which all streams share until the message is whole.
  */
 import { gunzipSync } from "node:zlib";
-import { grpcStatus } from "./transport.ts";
+import { type ByteAllowance, grpcStatus } from "./transport.ts";
 
 const prefixBytes = 5;
+/**
+ * gzip packs a thousand bytes into one and is inflated in one go, so a compressed message may not become larger than gRPC's customary
+ * limit: a few milliseconds. Gateways do not compress.
+ */
+const maxInflatedBytes = 4 * 1024 * 1024;
 const noBytes = Buffer.alloc(0);
-/** Allocated at once for a split message; a longer one grows by doubling, so that a lying length costs its sender as much as us. */
-const firstPartBytes = 256 * 1024;
+/** Least memory for a split message. */
+const leastPartBytes = 16 * 1024;
+/** Up to here memory grows to eight times what has come, which spares ordinary messages a copy; beyond it doubles. */
+const quickGrowthBytes = 256 * 1024;
 
 export interface MessageSink {
   message(bytes: Buffer): void;
@@ -19,6 +27,7 @@ export interface MessageSink {
 export class MessageReader {
   private readonly maxMessageBytes: number;
   private readonly encoding: string | undefined;
+  private readonly allowance: ByteAllowance | undefined;
   private prefixRead: number;
   private flag: number;
   private length: number;
@@ -27,9 +36,10 @@ export class MessageReader {
   private stopped: boolean;
 
   /** `encoding` is the client's grpc-encoding: what a set compression flag means. */
-  constructor(maxMessageBytes: number, encoding: string | undefined) {
+  constructor(maxMessageBytes: number, encoding: string | undefined, allowance?: ByteAllowance) {
     this.maxMessageBytes = maxMessageBytes;
     this.encoding = encoding;
+    this.allowance = allowance;
     this.prefixRead = 0;
     this.flag = 0;
     this.length = 0;
@@ -46,6 +56,12 @@ export class MessageReader {
   /** Nothing more is handed on, the rest of the chunk being read included. */
   stop(): void {
     this.stopped = true;
+    this.dropPartial();
+  }
+
+  private dropPartial(): void {
+    if (this.partial === undefined) return;
+    this.allowance?.give(this.partial.length);
     this.partial = undefined;
   }
 
@@ -117,11 +133,14 @@ export class MessageReader {
   private gather(chunk: Buffer, at: number, size: number, sink: MessageSink): void {
     const wanted = this.filled + size;
     let partial = this.partial;
-    if (partial === undefined) {
-      partial = Buffer.allocUnsafeSlow(Math.min(this.length, Math.max(firstPartBytes, wanted)));
-    } else if (partial.length < wanted) {
-      const grown = Buffer.allocUnsafeSlow(Math.min(this.length, Math.max(partial.length * 2, wanted)));
-      partial.copy(grown, 0, 0, this.filled);
+    if (partial === undefined || partial.length < wanted) {
+      const sizeBytes = Math.min(this.length, grownBytes(wanted));
+      if (this.allowance?.take(sizeBytes - (partial?.length ?? 0)) === false) {
+        this.fail(sink, grpcStatus.resourceExhausted, "too many bytes of unfinished messages are held; try again");
+        return;
+      }
+      const grown = Buffer.allocUnsafeSlow(sizeBytes);
+      partial?.copy(grown, 0, 0, this.filled);
       partial = grown;
     }
     chunk.copy(partial, this.filled, at, at + size);
@@ -132,7 +151,7 @@ export class MessageReader {
 
   private finish(bytes: Buffer, sink: MessageSink): void {
     this.prefixRead = 0;
-    this.partial = undefined;
+    this.dropPartial();
     this.filled = 0;
     if (this.flag === 0) {
       sink.message(bytes);
@@ -144,10 +163,10 @@ export class MessageReader {
 
   private inflate(bytes: Buffer, sink: MessageSink): Buffer | undefined {
     try {
-      return gunzipSync(bytes, { maxOutputLength: this.maxMessageBytes });
+      return gunzipSync(bytes, { maxOutputLength: Math.min(this.maxMessageBytes, maxInflatedBytes) });
     } catch (error) {
       const tooLarge = (error as { code?: unknown }).code === "ERR_BUFFER_TOO_LARGE";
-      if (tooLarge) this.fail(sink, grpcStatus.resourceExhausted, this.tooLarge());
+      if (tooLarge) this.fail(sink, grpcStatus.resourceExhausted, "a compressed message is too large when inflated");
       else this.fail(sink, grpcStatus.internal, "a compressed message is not valid gzip");
       return undefined;
     }
@@ -161,4 +180,9 @@ export class MessageReader {
   private tooLarge(): string {
     return `received message larger than max (${this.length} vs. ${this.maxMessageBytes})`;
   }
+}
+
+/** Memory for a message of which so much has come. */
+function grownBytes(wanted: number): number {
+  return Math.max(leastPartBytes, Math.min(wanted * 8, quickGrowthBytes), wanted <= leastPartBytes ? 0 : wanted * 2);
 }

@@ -44,6 +44,8 @@ export interface GrpcTransportOptions {
   readonly maxSendMessageBytes: number | undefined;
   readonly maxStreamsPerConnection: number;
   readonly maxHeaderBytes: number;
+  /** More connections than this are closed as they come; 10,000 unless given. */
+  readonly maxConnections?: number;
   /** A connection without any stream is closed after this long without traffic; 0 never. */
   readonly idleTimeoutMs: number;
   /**
@@ -55,10 +57,24 @@ export interface GrpcTransportOptions {
   readonly keepaliveMs?: number;
   /** A stream whose pendingBytes would exceed this (its client stopped reading) is reset; twice maxMessageBytes, at least 16 MiB, unless given. */
   readonly maxPendingBytes?: number;
+  /**
+   * Bytes of messages that have begun and not ended, all streams together; a message for which there is no room ends its stream with
+   * RESOURCE_EXHAUSTED. No bound beyond maxMessageBytes of each stream unless given. Not kept by grpc-js, which gathers by itself.
+   */
+  readonly receiveAllowance?: ByteAllowance;
+  /** Bytes queued on all streams together, small queues left out; a stream for whose bytes there is no room is reset. No bound unless given. */
+  readonly sendAllowance?: ByteAllowance;
   /** ":path" → factory; other paths end with UNIMPLEMENTED. */
   readonly methods: ReadonlyMap<string, (stream: GrpcStream) => GrpcStreamHandler>;
   /** Faults of the transport itself (a broken connection is not one). */
   readonly onError: (error: unknown, what: string) => void;
+}
+
+/** Bytes shared by many streams: what is taken is given back once. */
+export interface ByteAllowance {
+  /** False, and nothing taken, when there is no room. */
+  take(bytes: number): boolean;
+  give(bytes: number): void;
 }
 
 /** PEM. Replaceable while serving (setTls): new connections use the new material. */

@@ -17,16 +17,39 @@ async function until(what: string, condition: () => boolean): Promise<void> {
   }
 }
 
+class Allowance {
+  held = 0;
+  readonly limit: number;
+
+  constructor(limit: number) {
+    this.limit = limit;
+  }
+
+  take(bytes: number): boolean {
+    if (this.held + bytes > this.limit) return false;
+    this.held += bytes;
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.held -= bytes;
+  }
+}
+
 describe("the http2 transport, frame by frame", () => {
   let transport: GrpcTransport;
   let client: FrameClient;
   let events: string[];
   let faults: unknown[];
+  let received: Allowance;
+  let queued: Allowance;
   let act: (stream: GrpcStream, text: string) => void;
 
   beforeEach(async () => {
     events = [];
     faults = [];
+    received = new Allowance(100_000);
+    queued = new Allowance(500_000);
     act = (stream, text) => stream.send([Buffer.from(text)]);
     transport = await createHttp2Transport({
       host: "127.0.0.1",
@@ -38,6 +61,8 @@ describe("the http2 transport, frame by frame", () => {
       maxHeaderBytes: 64 * 1024,
       idleTimeoutMs: 0,
       handshakeTimeoutMs: 200,
+      receiveAllowance: received,
+      sendAllowance: queued,
       methods: new Map([
         [
           "/t/t",
@@ -128,6 +153,57 @@ describe("the http2 transport, frame by frame", () => {
     expect(events).toEqual(["x"]);
     await until("the reset", () => client.of(frameType.resetStream, 1).length > 0);
     expect(events).toEqual(["x", "closed reset"]);
+  });
+
+  it("bounds the unfinished messages of all streams together", async () => {
+    const begun = Buffer.concat([Buffer.from([0, 0, 15, 0, 0]), Buffer.alloc(16_000)]);
+    for (let streamId = 1; streamId < 40; streamId += 2) {
+      client.write(requestHeaders(streamId, "/t/t"), http2Frame(frameType.data, 0, streamId, begun));
+    }
+    await until("refusals", () => client.frames.some(({ type }) => type === frameType.resetStream));
+    expect(received.held).toBeLessThanOrEqual(received.limit);
+    client.socket.destroy();
+    await until("the end", () => transport.openStreams === 0);
+    expect(received.held).toBe(0);
+  });
+
+  it("bounds what waits to be taken on all streams together", async () => {
+    act = (stream) => stream.send([Buffer.alloc(200_000)]);
+    for (const streamId of [1, 3, 5, 7, 9]) {
+      client.write(requestHeaders(streamId, "/t/t"), http2Frame(frameType.data, 0, streamId, grpcMessage("x")));
+    }
+    await until("resets", () => events.includes("closed reset"));
+    expect(transport.openStreams).toBeGreaterThan(0);
+    expect(queued.held).toBeLessThanOrEqual(queued.limit);
+    client.socket.destroy();
+    await until("the end", () => transport.openStreams === 0);
+    expect(queued.held).toBe(0);
+  });
+
+  it("gives the send allowance back when a client takes what waited", async () => {
+    act = (stream) => stream.send([Buffer.alloc(200_000)]);
+    client.write(requestHeaders(1, "/t/t"), data("x"));
+    await until("the window's end", () => queued.held > 0);
+    const grant = Buffer.from([0, 15, 0, 0]);
+    client.write(http2Frame(frameType.windowUpdate, 0, 0, grant), http2Frame(frameType.windowUpdate, 0, 1, grant));
+    await until("the rest", () => queued.held === 0);
+    expect(transport.openStreams).toBe(1);
+  });
+
+  it("drops a connection that opens and resets streams in a loop, and no other", async () => {
+    const attacker = new FrameClient(transport.port);
+    let streamId = 1;
+    for (let round = 0; round < 130; round++) {
+      const frames: Buffer[] = [];
+      for (let index = 0; index < 100; index++, streamId += 2) {
+        frames.push(requestHeaders(streamId, "/t/t"), http2Frame(frameType.resetStream, 0, streamId, cancel));
+      }
+      attacker.write(...frames);
+    }
+    await until("the goodbye", () => attacker.socket.destroyed || attacker.of(frameType.goaway, 0).length > 0);
+    attacker.socket.destroy();
+    client.write(requestHeaders(1, "/t/t"), data("x"));
+    await until("the reply", () => client.of(frameType.data, 1).length > 0);
   });
 
   it("ends with INTERNAL when the client ends within a message", async () => {

@@ -100,4 +100,79 @@ describe("the message reader", () => {
     reader.read(frame(Buffer.from("three")), sink);
     expect(seen).toEqual(["one"]);
   });
+
+  it("takes the memory of an unfinished message from the allowance and gives all of it back", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.integer({ min: 0, max: 400_000 }), { maxLength: 4 }),
+        fc.integer({ min: 1_000, max: 50_000 }),
+        fc.boolean(),
+        (sizes, chunkBytes, isCut) => {
+          let held = 0;
+          let mostHeld = 0;
+          const allowance = {
+            take(bytes: number) {
+              held += bytes;
+              mostHeld = Math.max(mostHeld, held);
+              return true;
+            },
+            give(bytes: number) {
+              held -= bytes;
+            },
+          };
+          const reader = new MessageReader(1 << 20, undefined, allowance);
+          const lengths: number[] = [];
+          const sink = { message: (bytes: Buffer) => lengths.push(bytes.length), fault: () => {} };
+          const all = Buffer.concat(sizes.map((size) => frame(Buffer.alloc(size))));
+          const bytes = isCut ? all.subarray(0, -1) : all;
+          for (let at = 0; at < bytes.length; at += chunkBytes) reader.read(bytes.subarray(at, at + chunkBytes), sink);
+          reader.stop();
+          expect(held).toBe(0);
+          expect(mostHeld).toBeLessThanOrEqual(Math.max(0, ...sizes));
+          expect(lengths).toEqual(isCut ? sizes.slice(0, -1) : sizes);
+        },
+      ),
+    );
+  });
+
+  it("refuses a message for which the allowance has no room, and holds nothing of it", () => {
+    let held = 0;
+    const allowance = {
+      take: (bytes: number) => {
+        if (held + bytes > 100_000) return false;
+        held += bytes;
+        return true;
+      },
+      give: (bytes: number) => {
+        held -= bytes;
+      },
+    };
+    const faults: number[] = [];
+    const reader = new MessageReader(1 << 20, undefined, allowance);
+    const sink = { message: () => {}, fault: (status: number) => faults.push(status) };
+    const bytes = frame(Buffer.alloc(500_000));
+    for (let at = 0; at < bytes.length; at += 10_000) reader.read(bytes.subarray(at, at + 10_000), sink);
+    expect(faults).toEqual([8]);
+    expect(held).toBe(0);
+  });
+
+  it("spends little on a message of which little has come", () => {
+    let held = 0;
+    const allowance = {
+      take: (bytes: number) => {
+        held += bytes;
+        return true;
+      },
+      give: () => {},
+    };
+    const reader = new MessageReader(1 << 26, undefined, allowance);
+    const bytes = frame(Buffer.alloc(1 << 20));
+    reader.read(bytes.subarray(0, 6), { message: () => {}, fault: () => {} });
+    expect(held).toBeLessThanOrEqual(16 * 1024);
+  });
+
+  it("does not inflate a message beyond 4 MiB, whatever size a plain one may have", () => {
+    const bomb = frame(gzipSync(Buffer.alloc(5 << 20)), 1);
+    expect(readAll([bomb], 1 << 26, "gzip").faults.map(([status]) => status)).toEqual([8]);
+  });
 });
