@@ -509,7 +509,7 @@ export class Session implements GrpcStreamHandler, Waiting {
   /** The gateway does not take the replies it asks for. */
   #overrun(): void {
     this.#shared.deps.logger.warn(
-      { pendingBytes: this.#stream.pendingBytes },
+      { requestId: this.#headers?.id, pendingBytes: this.#stream.pendingBytes },
       "stream reset: its replies are not read",
     );
     this.#failWith({ kind: "error" });
@@ -517,8 +517,9 @@ export class Session implements GrpcStreamHandler, Waiting {
   }
 
   #malformed(error: unknown): void {
-    if (error instanceof CodecError) this.#shared.deps.logger.debug({ error }, "malformed message");
-    else this.#shared.deps.logger.error({ error }, "the codec threw");
+    const fields = { requestId: this.#headers?.id, error };
+    if (error instanceof CodecError) this.#shared.deps.logger.debug(fields, "malformed message");
+    else this.#shared.deps.logger.error(fields, "the codec threw");
     this.#failWith({ kind: "error" });
     if (this.#replied) this.#stream.reset();
     else this.#stream.end(grpcStatus.invalidArgument, "malformed ProcessingRequest");

@@ -1,9 +1,9 @@
 /** Spans as an exporter receives them: in memory, and a real OTLP collector's side of the wire. */
-import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { describe, expect, it } from "@jest/globals";
 import { InMemorySpanExporter, type ReadableSpan } from "@opentelemetry/sdk-trace-node";
 import { silentLogger } from "../../../src/telemetry/log.ts";
 import { createTracing, type Tracing } from "../../../src/telemetry/tracing.ts";
+import { startCollector } from "./collector.ts";
 
 const traceId = "4bf92f3577b34da6a3ce929d0e0e4736";
 const spanId = "00f067aa0ba902b7";
@@ -119,42 +119,10 @@ describe("tracing", () => {
 });
 
 describe("the OTLP exporter", () => {
-  /** The Export call of opentelemetry/proto/collector/trace/v1, its messages left as bytes. */
-  async function collector(onExport: (bytes: Buffer) => void) {
-    const server = new Server();
-    const bytes = (value: Buffer): Buffer => value;
-    server.addService(
-      {
-        Export: {
-          path: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-          requestStream: false,
-          responseStream: false,
-          requestSerialize: bytes,
-          requestDeserialize: bytes,
-          responseSerialize: bytes,
-          responseDeserialize: bytes,
-        },
-      },
-      {
-        Export: (call: { request: Buffer }, callback: (error: null, answer: Buffer) => void) => {
-          onExport(call.request);
-          callback(null, Buffer.alloc(0));
-        },
-      },
-    );
-    const port = await new Promise<number>((resolve, reject) => {
-      server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, bound) =>
-        error === null ? resolve(bound) : reject(error),
-      );
-    });
-    return { port, close: () => server.forceShutdown() };
-  }
-
   it("sends what is left to the collector when it is closed", async () => {
-    const received: Buffer[] = [];
-    const { port, close } = await collector((bytes) => received.push(bytes));
+    const collector = await startCollector();
     const environment = {
-      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}`,
+      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${collector.port}`,
       OTEL_SERVICE_NAME: "epp-under-test",
       OTEL_TRACES_SAMPLER_ARG: "1",
     };
@@ -163,8 +131,8 @@ describe("the OTLP exporter", () => {
     traced?.span.child("gateway.request_orchestration", 1).end(2);
     traced?.span.end(3);
     await tracing?.close();
-    close();
-    const all = Buffer.concat(received);
+    collector.close();
+    const all = Buffer.concat(collector.received);
     for (const text of ["epp-under-test", "gateway.request", "gateway.request_orchestration"]) {
       expect(all.includes(text)).toBe(true);
     }
