@@ -1,4 +1,7 @@
-/** Generates src/gen/ from proto/ with protoc and ts-proto. With --check nothing is written: it fails when src/gen/ differs from what would be. */
+/**
+ * Generates src/gen/ from proto/ with protoc and ts-proto, then docs/configuration.md (gen-docs.ts). With --check nothing is written: it
+ * fails when a file differs from what would be.
+ */
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -70,3 +73,4 @@ try {
 } finally {
   rmSync(fresh, { recursive: true, force: true });
 }
+await import("./gen-docs.ts");

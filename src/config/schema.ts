@@ -150,7 +150,11 @@ export const configSchema: JsonSchema = {
         noEndpointRequestTTL: duration("The same while the pool is empty. Default: defaultRequestTTL."),
         defaultPriorityBand: priorityBand("Template of bands that are not listed.", false),
         defaultNegativePriorityBand: priorityBand("Template of bands below 0 that are not listed.", false),
-        priorityBands: { type: "array", items: priorityBand("One band.", true) },
+        priorityBands: {
+          type: "array",
+          description: "Bands with limits or policies of their own.",
+          items: priorityBand("One band.", true),
+        },
         usageLimitPolicyPluginRef: { type: "string", minLength: 1, description: "Usage limit policy plugin." },
         saturationDetector: optionalReference("The detector that admission asks. Default utilization-detector."),
         enableEviction: { type: "boolean", description: "Evict running requests for ones of higher priority." },
