@@ -19,6 +19,7 @@ import type { Logger } from "../telemetry/log.ts";
 import { createMetrics, type Metrics } from "../telemetry/metrics.ts";
 import { createTracing, type Tracing } from "../telemetry/tracing.ts";
 import { adminRoutes } from "./admin-routes.ts";
+import { tuneCollector } from "./collector.ts";
 import { Configuration } from "./configuration.ts";
 import { type Environment, startMetricsPort } from "./metrics-port.ts";
 import { createPluginGauges } from "./plugin-gauges.ts";
@@ -56,6 +57,7 @@ const exchangeMaxAgeMs = 6 * 3_600_000;
 /** Resolves once every port is bound and the first endpoint list is in. Throws ConfigError, DiscoveryError, or the system's error with the port it was about. */
 export async function startEpp(options: EppOptions): Promise<RunningEpp> {
   const { log } = options;
+  tuneCollector();
   const stack: (() => Promise<void>)[] = [];
   const close = async (): Promise<void> => {
     for (let step = stack.pop(); step !== undefined; step = stack.pop()) await step();
