@@ -18,6 +18,9 @@ export interface Process {
 }
 
 const keptLines = 400;
+const running = new Set<ChildProcess>();
+// A benchmark that fails leaves nothing running.
+process.once("exit", () => running.forEach((child) => child.kill("SIGKILL")));
 
 /** Runs a program on the given processors; node itself stands for `program` undefined. */
 export function startProcess(
@@ -29,6 +32,8 @@ export function startProcess(
     stdio: ["pipe", "pipe", "pipe"],
     env: { ...process.env, ...environment },
   });
+  running.add(child);
+  child.once("exit", () => running.delete(child));
   const lines: string[] = [];
   const listeners = new Set<(line: string) => void>();
   const lastLines = (): string =>
