@@ -32,6 +32,8 @@ export interface DemoStack {
 }
 
 const model = "signalbox-sim";
+/** A large model on one accelerator, whose prompts are worth caching; prompts are sent at a quarter of their length, so this is 10,000 of the trace's. */
+const prefillTokensPerSecond = 2500;
 
 /** EndpointPickerConfig of the two runs; undefined is the default configuration. */
 const randomPicking = `apiVersion: llm-d.ai/v1alpha1
@@ -52,6 +54,7 @@ export async function startDemoStack(options: DemoOptions, picking: Picking, sig
     const workers = await startWorkersChild(options.workers, [
       `--time-scale=${options.timeScale}`,
       `--num-gpu-blocks=${options.blocks}`,
+      `--prefill-tokens-per-second=${prefillTokensPerSecond}`,
       `--seed=${options.seed}`,
     ]);
     open.push(workers);
@@ -81,7 +84,7 @@ export async function startDemoStack(options: DemoOptions, picking: Picking, sig
 }
 
 /** Dense enough that four workers are busy, with readers quick enough that the whole takes under a minute. */
-const demoShape = { sessionEveryMs: 250, thinkMs: 3000, outputTokens: 100 } as const;
+const demoShape = { sessionEveryMs: 300, thinkMs: 2500, outputTokens: 80 } as const;
 
 /** A Mooncake trace file, or the built-in multi-turn workload. Throws with the first faults when no line can be used. */
 export async function loadTrace(
