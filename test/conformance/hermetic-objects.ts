@@ -1,4 +1,4 @@
-/** The objects of the reference's hermetic tests: scorers at weight 1 each, objectives with their priorities, one model rewrite. */
+/** The objects of the reference's hermetic tests: scorers at weight 1 each, objectives with their priorities, model rewrites. */
 
 const pool = "vllm-qwen3-32b-pool";
 
@@ -57,5 +57,7 @@ spec:
   rules:
     - matches: [{ model: { type: Exact, value: model-to-be-rewritten } }]
       targets: [{ weight: 1, modelRewrite: rewritten-model }]
+    - matches: [{ model: { type: Exact, value: mixed-weights } }]
+      targets: [{ weight: 1, modelRewrite: weighted }, { modelRewrite: starved }]
 `,
 ].join("");
