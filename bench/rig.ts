@@ -20,7 +20,9 @@ export interface Process {
 const keptLines = 400;
 const running = new Set<ChildProcess>();
 // A benchmark that fails leaves nothing running.
-process.once("exit", () => running.forEach((child) => child.kill("SIGKILL")));
+process.once("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
 
 /** Runs a program on the given processors; node itself stands for `program` undefined. */
 export function startProcess(
