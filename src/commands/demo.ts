@@ -173,7 +173,7 @@ export const demo = defineCommand({
       for (const line of table(runs)) print(line);
       print("");
       print("Times are of the simulated engines, sped up. To try it yourself, run `make up` and then:");
-      print(curlLine(`http://127.0.0.1:${values.port}`));
+      print(curlLine(`http://127.0.0.1:${values.port === 0 ? 8080 : values.port}`));
       return [...runs.values()].some(({ errors }) => errors > 0) ? exitCode.failed : exitCode.ok;
     } catch (error) {
       if (abort.signal.aborted) {
