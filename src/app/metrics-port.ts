@@ -1,4 +1,5 @@
 /** The metrics port of one picker: its certificate and who may read it, from flags and environment. */
+import { X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { type AdminRoute, type AdminServer, type AdminServerOptions, startAdminServer } from "../admin/http-server.ts";
 import { createMetricsAccess } from "../admin/metrics-access.ts";
@@ -40,7 +41,7 @@ export async function startMetricsPort(options: MetricsPortOptions): Promise<Pic
     throw new ConfigError("flags", ["--metrics-client-ca-file needs --metrics-cert-dir: client certificates need TLS"]);
   }
   const pair = folder === "" ? undefined : await loadCertificates(folder);
-  const clientCa = clientCaFile === "" ? undefined : await readFile(clientCaFile, "utf8");
+  const clientCa = clientCaFile === "" ? undefined : await readClientCa(clientCaFile);
   const server = await startAdminServer({
     host: settings["bind-address"],
     port: settings["metrics-port"],
@@ -62,7 +63,10 @@ export async function startMetricsPort(options: MetricsPortOptions): Promise<Pic
           },
           (error) => log.error({ error, folder }, "the new certificate is refused; the last good one stays"),
           { current: pair },
-        );
+        ).catch(async (error: unknown) => {
+          await server.close();
+          throw error;
+        });
   return {
     port: server.port,
     async close() {
@@ -100,4 +104,16 @@ async function accessOf(options: MetricsPortOptions): Promise<AdminServerOptions
     now,
     onError: (error) => log.error({ error }, "cannot ask the API server who may read metrics; nobody is let in"),
   });
+}
+
+async function readClientCa(file: string): Promise<string> {
+  try {
+    const pem = await readFile(file, "utf8");
+    // Throws on what is no certificate; a TLS server would take it and then let nobody in.
+    new X509Certificate(pem);
+    return pem;
+  } catch (cause) {
+    const { message } = cause as { message?: unknown };
+    throw new ConfigError("flags", [`--metrics-client-ca-file: ${file} is no PEM certificate: ${String(message)}`]);
+  }
 }
