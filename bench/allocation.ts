@@ -31,6 +31,7 @@ export const allocationOptions = ["--trace-gc-nvp"];
 export const allocation: Measurement = {
   name: "allocation",
   what: "JavaScript heap bytes allocated per 4 KiB stream",
+  isLatency: false,
   figures: [{ name: "stream-4k-heap", title: "Heap bytes allocated per stream, 4 KiB", unit: "KiB", digits: 1 }],
   measure: (context) =>
     context.isOurs

@@ -38,6 +38,7 @@ function measure(context: Context): Promise<readonly Run[]> {
 export const cpuPerStream: Measurement = {
   name: "stream",
   what: "CPU per stream and decisions per second, by body size",
+  isLatency: false,
   figures,
   measure,
 };

@@ -5,6 +5,7 @@ import { runLoad, withPicker } from "./rig.ts";
 export const decisionLatency: Measurement = {
   name: "latency",
   what: "decision latency at 1,000 requests a second, 4 KiB",
+  isLatency: true,
   figures: [
     { name: "open-loop-p50", title: "Decision at 1,000 requests/s, p50", unit: "ms", digits: 2 },
     { name: "open-loop-p99", title: "Decision at 1,000 requests/s, p99", unit: "ms", digits: 2 },

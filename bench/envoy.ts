@@ -75,6 +75,7 @@ function measure(context: Context): Promise<readonly Run[]> {
 export const envoyFirstByte: Measurement = {
   name: "envoy",
   what: "time added to the first byte through Envoy at 200 requests a second",
+  isLatency: true,
   figures: sizes.flatMap(([key, title]) => [
     { name: `envoy-${key}-p50`, title: `Added to first byte through Envoy, ${title}, p50`, unit: "ms", digits: 2 },
     { name: `envoy-${key}-p99`, title: `Added to first byte through Envoy, ${title}, p99`, unit: "ms", digits: 2 },

@@ -12,6 +12,7 @@ const sizes = [
 export const gatewayModes: Measurement = {
   name: "modes",
   what: "CPU per request by gateway configuration, answers of 200 events",
+  isLatency: false,
   figures: modes.flatMap((mode) =>
     sizes.map(([key, title]) => ({
       name: `mode-${mode}-${key}-cpu`,

@@ -9,6 +9,7 @@ const count = 1_000;
 export const heldStreams: Measurement = {
   name: "held",
   what: "memory with 1,000 held streams of 64 KiB",
+  isLatency: false,
   figures: [
     { name: "idle-resident", title: "Resident memory, idle, 4 endpoints", unit: "MiB", digits: 0 },
     { name: "held-1000-resident", title: "Resident memory, 1,000 held streams of 64 KiB", unit: "MiB", digits: 0 },

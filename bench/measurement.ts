@@ -26,6 +26,8 @@ export interface Measurement {
   readonly name: string;
   readonly what: string;
   readonly figures: readonly FigureSpec[];
+  /** Its figures are times that pass, so they need processors that are free when they are wanted. */
+  readonly isLatency: boolean;
   /** Every run's values. */
   measure(context: Context): Promise<readonly Run[]>;
 }

@@ -16,6 +16,8 @@ export interface ReportInput {
   readonly runs: number;
   readonly seconds: number;
   readonly loadBefore: number;
+  /** Of the processes whose latency was measured. */
+  readonly nice: number;
   readonly date: Date;
 }
 
@@ -80,6 +82,7 @@ Written by \`npm run bench\`; do not edit. Median of ${input.runs} runs, in brac
 
 - Machine: ${machine()}.
 - ${input.date.toISOString().slice(0, 10)}, ${Math.round(input.seconds)} s. Load average ${input.loadBefore.toFixed(1)} at the start, ${(loadavg()[0] ?? 0).toFixed(1)} at the end (the benchmark itself is about 2): what is more came from others on the machine, and latencies suffer from it more than CPU figures.
+- Latencies were measured at ${input.nice === 0 ? "the usual priority" : `nice ${input.nice}, so that others on the machine do not stand in the way`}; CPU and memory at the usual one.
 - The picker runs on one core, plaintext, default configuration, 4 endpoints with metrics pages of 42 KB scraped every 50 ms; the load client runs on another core.
 - CPU is that of all threads of the picker's process, from \`/proc/PID/task/*/schedstat\`; scraping and garbage collection are in it.
 
@@ -104,6 +107,7 @@ Bodies are the same in every stream except where they are said to be new. Decisi
 make bench                                   # everything, about ten minutes; rewrites this page
 npm run bench -- --quick                     # one short run of each; writes nothing
 npm run bench -- --only stream,sse           # some of it; writes nothing
+sudo npm run bench -- --nice -15             # latencies on a machine that others use, too
 PEER_EPP=/path/to/epp npm run bench          # another picker beside ours (reference's flags; PEER_EPP_ARGS replaces them)
 \`\`\`
 `;

@@ -10,6 +10,7 @@ const untilIdleMs = 6_500;
 export const scraping: Measurement = {
   name: "scraping",
   what: "CPU of scraping 100 endpoints every 50 ms, and when idle",
+  isLatency: false,
   figures: [
     { name: "scrape-cpu", title: "CPU per scrape of a 42 KB page", unit: "µs", digits: 0 },
     { name: "scrape-100-share", title: "100 endpoints every 50 ms, share of a core", unit: "%", digits: 1 },

@@ -8,6 +8,7 @@ const short = 2;
 export const sseChunk: Measurement = {
   name: "sse",
   what: "CPU per SSE chunk at 64 streams",
+  isLatency: false,
   figures: [{ name: "sse-chunk-cpu", title: "CPU per SSE chunk, 64 streams", unit: "µs", digits: 2 }],
   measure: (context) =>
     withPicker(context.start, {}, (picker) =>

@@ -12,6 +12,7 @@ const shapes = [
 export const transportComparison: Measurement = {
   name: "transports",
   what: "CPU per stream of --transport=http2 and grpc-js",
+  isLatency: false,
   figures: transports.flatMap((transport) =>
     shapes.map(([key, title]) => ({
       name: `transport-${transport}-${key}-cpu`,
