@@ -1,4 +1,11 @@
-/** Bounds the label values a client can create: the first `limit` distinct names are kept, later ones become "other". */
+/**
+ * Bounds the label values a client can create: the first `limit` distinct names of ordinary length are kept, later and longer ones become
+ * "other".
+ */
+
+/** A name is repeated on hundreds of lines of a page. */
+const maxNameLength = 256;
+
 export class LabelLimit {
   readonly #limit: number;
   readonly #seen = new Set<string>();
@@ -13,9 +20,13 @@ export class LabelLimit {
     for (const name of names) this.#pinned.add(name);
   }
 
+  isPinned(name: string): boolean {
+    return this.#pinned.has(name);
+  }
+
   fold(name: string): string {
     if (this.#seen.has(name) || name === "" || this.#pinned.has(name)) return name;
-    if (this.#seen.size >= this.#limit) return "other";
+    if (this.#seen.size >= this.#limit || name.length > maxNameLength) return "other";
     this.#seen.add(name);
     return name;
   }

@@ -11,6 +11,17 @@ import type { ExtensionPoint, RequestLabels, RequestMetrics, RequestRecord } fro
 const cardinalityLimit = 1000;
 /** Series of scheduler attempts that are kept whatever became of their endpoints. */
 const keptAttempts = 2000;
+/**
+ * Label sets of requests, 6 KiB and a few hundred lines of the page each. A thousand models times a thousand fairness ids would be a
+ * million; past this many, what clients named is folded together.
+ */
+const maxLabelSets = 4000;
+
+type LabelValues = readonly [model: string, targetModel: string, fairnessId: string, priority: string];
+
+function keyOf(model: string, target: string, fairness: string, priority: string | number): string {
+  return `${model}\u0000${target}\u0000${fairness}\u0000${priority}`;
+}
 
 type RecordEnd = Parameters<RequestRecord["ended"]>[0];
 
@@ -165,7 +176,9 @@ export class RequestRecorder implements RequestMetrics {
 
   refused(errorCode: string, model: string, labels?: RequestLabels): void {
     if (labels !== undefined) {
-      this.#families.requestErrors.series(...this.#folded(labels), errorCode).add(1);
+      const isFull = this.#families.requestErrors.size >= maxLabelSets;
+      const values = isFull ? this.#coarse(labels) : this.#folded(labels);
+      this.#families.requestErrors.series(...values, errorCode).add(1);
       return;
     }
     const name = this.models.fold(model);
@@ -232,16 +245,30 @@ export class RequestRecorder implements RequestMetrics {
     const model = this.models.fold(labels.model);
     const target = labels.targetModel === labels.model ? model : this.models.fold(labels.targetModel);
     const fairness = this.fairness.fold(labels.fairnessId);
-    const key = `${model}\u0000${target}\u0000${fairness}\u0000${labels.priority}`;
+    const series = this.#byLabels.get(keyOf(model, target, fairness, labels.priority));
+    if (series !== undefined) return series;
+    const isFull = this.#byLabels.size >= maxLabelSets;
+    return this.#seriesOf(isFull ? this.#coarse(labels) : [model, target, fairness, String(labels.priority)]);
+  }
+
+  #seriesOf(values: LabelValues): LabelledSeries {
+    const key = keyOf(...values);
     let series = this.#byLabels.get(key);
     if (series === undefined) {
-      series = new LabelledSeries(this.#families, [model, target, fairness, String(labels.priority)]);
+      series = new LabelledSeries(this.#families, values);
       this.#byLabels.set(key, series);
     }
     return series;
   }
 
-  #folded(labels: RequestLabels): [string, string, string, string] {
+  /** Only what an operator wrote keeps its name. */
+  #coarse(labels: RequestLabels): LabelValues {
+    const { models } = this;
+    const named = (model: string): string => (model === "" || models.isPinned(model) ? model : "other");
+    return [named(labels.model), named(labels.targetModel), "other", String(labels.priority)];
+  }
+
+  #folded(labels: RequestLabels): LabelValues {
     const { models } = this;
     return [
       models.fold(labels.model),

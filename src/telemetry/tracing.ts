@@ -58,6 +58,7 @@ export async function createTracing(options: TracingOptions): Promise<Tracing | 
   const exporter = options.exporter ?? (await exporterOf(settings));
   const provider = new sdk.BasicTracerProvider({
     resource: resourceFromAttributes(settings.resource),
+    spanLimits: { attributeValueLengthLimit: valueLimitOf(options.environment) },
     // Only requests that are to be traced get as far as the SDK.
     sampler: new sdk.AlwaysOnSampler(),
     spanProcessors: [new sdk.BatchSpanProcessor(exporter)],
@@ -100,6 +101,13 @@ export async function createTracing(options: TracingOptions): Promise<Tracing | 
 }
 
 const closeWithinMs = 5_000;
+/** Names that clients choose are attributes too, and a header may be 64 KiB. */
+const maxValueLength = 512;
+
+function valueLimitOf(environment: TracingOptions["environment"]): number {
+  const given = Number(environment["OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"] || Number.NaN);
+  return Number.isSafeInteger(given) && given > 0 ? given : maxValueLength;
+}
 
 type Api = typeof import("@opentelemetry/api");
 

@@ -266,27 +266,58 @@ describe("errors", () => {
 });
 
 describe("label values of clients", () => {
-  it("fold into other after 1,000 model names, shared by both model labels", async () => {
-    const metrics = start();
+  it("fold into other after 1,000 model names, shared by both model labels", () => {
+    const { requests, families } = start();
     for (let n = 0; n < 600; n++) {
-      metrics.requests.started({ ...llama, model: `model-${n}`, targetModel: `target-${n}` }, 1);
+      requests.started({ ...llama, model: `model-${n}`, targetModel: `target-${n}` }, 1);
     }
-    const models = new Set<string>();
-    for (const { labels } of (await pageOf(metrics)).get("llm_d_epp_request_total")?.samples ?? []) {
-      models.add(labels["model_name"] ?? "").add(labels["target_model_name"] ?? "");
-    }
+    const models = new Set([...families.requestTotal.all()].flatMap(({ labelValues }) => labelValues.slice(0, 2)));
     expect(models.size).toBe(1001);
     expect(models.has("other")).toBe(true);
     expect(models.has("target-499")).toBe(true);
     expect(models.has("model-500")).toBe(false);
   });
 
-  it("fold into other after 1,000 fairness ids", async () => {
+  it("fold into other after 1,000 fairness ids", () => {
+    const { requests, families } = start();
+    for (let n = 0; n < 1_003; n++) requests.started({ ...llama, fairnessId: `tenant-${n}` }, 1);
+    expect(families.requestTotal.size).toBe(1001);
+    expect(families.requestTotal.series("llama", "llama-v2", "other", "3").value).toBe(3);
+  });
+
+  it("fold into other when they are longer than any name", async () => {
     const metrics = start();
-    for (let n = 0; n < 1_003; n++) metrics.requests.started({ ...llama, fairnessId: `tenant-${n}` }, 1);
-    const families = await pageOf(metrics);
-    expect(families.get("llm_d_epp_request_total")?.samples).toHaveLength(1001);
-    expect(sampleValue(families, "llm_d_epp_request_total", { fairness_id: "other" })).toBe(3);
+    const long = "x".repeat(257);
+    metrics.requests.started({ ...llama, model: long, targetModel: long.slice(1), fairnessId: long }, 1);
+    const [sample] = (await pageOf(metrics)).get("llm_d_epp_request_total")?.samples ?? [];
+    expect(sample?.labels).toMatchObject({
+      model_name: "other",
+      target_model_name: long.slice(1),
+      fairness_id: "other",
+    });
+  });
+
+  it("cannot be combined without bound: beyond 4,000 label sets only what an operator named keeps its name", () => {
+    const { requests, families } = start();
+    requests.models.pin(["ours"]);
+    const labels = (n: number): RequestLabels => {
+      const model = `model-${n % 70}`;
+      return { model, targetModel: model, fairnessId: `tenant-${Math.floor(n / 70)}`, priority: 0 };
+    };
+    for (let n = 0; n < 4_500; n++) {
+      requests.started(labels(n), 1);
+      requests.refused("BadRequest", "", labels(n));
+    }
+    requests.started({ ...labels(0), model: "ours", targetModel: "ours" }, 1);
+    requests.started(labels(0), 1);
+    const counts = new Map(
+      [...families.requestTotal.all()].map(({ labelValues, value }) => [labelValues.join(" "), value]),
+    );
+    expect(counts.size).toBe(4_002);
+    expect(counts.get("other other other 0")).toBe(500);
+    expect(counts.get("ours ours other 0")).toBe(1);
+    expect(counts.get("model-0 model-0 tenant-0 0")).toBe(2);
+    expect(families.requestErrors.series("other", "other", "other", "0", "BadRequest").value).toBe(500);
   });
 
   it("never fold when an operator wrote them into a rewrite rule, however late they come", async () => {
