@@ -30,14 +30,14 @@ const measurements: readonly Measurement[] = [
   transportComparison,
 ];
 
-const help = `Usage: npm run bench -- [--quick] [--only NAME,...] [--runs N] [--nice N] [--output FILE]
+const help = `Usage: npm run bench -- [--quick] [--only NAME,...] [--runs N] [--nice=N] [--output FILE]
 
 Measures the picker on one core and writes docs/performance.md.
 
   --quick        one short run of each; writes nothing
   --only NAMES   some of: ${measurements.map(({ name }) => name).join(", ")}; writes nothing
   --runs N       runs of each (default 5)
-  --nice N       nice value of what is measured for latency, -20 to 0 (default 0): for machines that others use, too
+  --nice=N       nice value of what is measured for latency, -20 to 0 (default 0): for machines that others use, too
   --output FILE  where the page goes (default docs/performance.md)
 
 Environment:
@@ -45,17 +45,6 @@ Environment:
   PEER_EPP_ARGS  its arguments, with {config} {endpoints} {grpcPort} {healthPort} {metricsPort} filled in
   ENVOY          the Envoy to use
 `;
-
-const { values: flags } = parseArgs({
-  options: {
-    quick: { type: "boolean", default: false },
-    only: { type: "string" },
-    runs: { type: "string", default: "5" },
-    nice: { type: "string", default: "0" },
-    output: { type: "string" },
-    help: { type: "boolean", short: "h", default: false },
-  },
-});
 
 function chosen(names: string | undefined): readonly Measurement[] {
   if (names === undefined) return measurements;
@@ -82,7 +71,22 @@ function candidates(): Candidate[] {
   return [ours, { name: peerName(peer), start: createPeerStart(peer, process.env["PEER_EPP_ARGS"]), isOurs: false }];
 }
 
+/** Throws on a flag that is not in the table; the types of the flags follow from it. */
+function readFlags() {
+  return parseArgs({
+    options: {
+      quick: { type: "boolean", default: false },
+      only: { type: "string" },
+      runs: { type: "string", default: "5" },
+      nice: { type: "string", default: "0" },
+      output: { type: "string" },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  }).values;
+}
+
 async function main(): Promise<void> {
+  const flags = readFlags();
   if (flags.help) {
     process.stdout.write(help);
     return;

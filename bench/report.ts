@@ -107,7 +107,7 @@ Bodies are the same in every stream except where they are said to be new. Decisi
 make bench                                   # everything, about ten minutes; rewrites this page
 npm run bench -- --quick                     # one short run of each; writes nothing
 npm run bench -- --only stream,sse           # some of it; writes nothing
-sudo npm run bench -- --nice -15             # latencies on a machine that others use, too
+sudo npm run bench -- --nice=-15             # latencies on a machine that others use, too
 PEER_EPP=/path/to/epp npm run bench          # another picker beside ours (reference's flags; PEER_EPP_ARGS replaces them)
 \`\`\`
 `;
