@@ -4,7 +4,7 @@
  */
 
 /** A name is repeated on hundreds of lines of a page. */
-const maxNameLength = 256;
+const maxNameLength = 200;
 
 export class LabelLimit {
   readonly #limit: number;

@@ -15,7 +15,7 @@ const keptAttempts = 2000;
  * Label sets of requests, 6 KiB and a few hundred lines of the page each. A thousand models times a thousand fairness ids would be a
  * million; past this many, what clients named is folded together.
  */
-const maxLabelSets = 4000;
+const maxLabelSets = 2000;
 
 type LabelValues = readonly [model: string, targetModel: string, fairnessId: string, priority: string];
 
