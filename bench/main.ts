@@ -1,6 +1,6 @@
 /** `npm run bench`: measures the picker, or two of them, and writes docs/performance.md. */
 import { writeFile } from "node:fs/promises";
-import { loadavg, setPriority } from "node:os";
+import { loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { packageRoot } from "../src/app/envoy.ts";
@@ -12,6 +12,7 @@ import { gatewayModes } from "./gateway-modes.ts";
 import { heldStreams } from "./held-streams.ts";
 import type { Context, Measurement, Run } from "./measurement.ts";
 import { createPeerStart, peerName } from "./peer.ts";
+import { setNice } from "./priority.ts";
 import { type Column, report, summary } from "./report.ts";
 import { startSignalbox } from "./rig.ts";
 import { scraping } from "./scraping.ts";
@@ -111,9 +112,9 @@ async function main(): Promise<void> {
         progress: (text) => say(`  ${text}`),
       };
       // Processes inherit it.
-      if (measurement.isLatency) setPriority(nice);
+      if (measurement.isLatency && nice !== 0) setNice(nice);
       results.set(measurement.name, await measurement.measure(context));
-      if (measurement.isLatency) setPriority(0);
+      if (measurement.isLatency && nice !== 0) setNice(0);
     }
   }
   const columns: Column[] = collected;
