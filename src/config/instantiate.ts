@@ -7,6 +7,7 @@ import type {
   Closable,
   Named,
   PluginContext,
+  PluginKind,
   Profile,
   RequestObserver,
   SchedulingPlan,
@@ -47,7 +48,7 @@ export async function instantiate(config: CompleteConfig, options: InstantiateOp
     }
     try {
       const plugin = entry.definition.create(entry.parameters, options.contextFor(entry.name, entry.type));
-      const fault = faultOfInstance(plugin);
+      const fault = faultOfInstance(plugin, entry.definition.kinds);
       if (fault === undefined) instances.set(entry.name, { entry, plugin });
       else faults.push(`plugin ${entry.name}: ${fault}`);
     } catch (error) {
@@ -68,11 +69,31 @@ export function isSame(a: PluginEntry | undefined, b: PluginEntry | undefined): 
   return a.definition === b.definition && isDeepStrictEqual(a.parameters, b.parameters);
 }
 
-function faultOfInstance(plugin: unknown): string | undefined {
+/** Kind → the methods that make a plugin one. The kinds that are absent here need none in particular. */
+const methodsOfKind: Readonly<Partial<Record<PluginKind, readonly string[]>>> = {
+  screener: ["screen"],
+  filter: ["filter"],
+  scorer: ["score"],
+  picker: ["pick"],
+  "profile-handler": ["nextProfiles", "primaryProfile"],
+  "data-producer": ["produce"],
+  admitter: ["admit"],
+  "request-header-processor": ["processHeaders"],
+  "saturation-detector": ["saturation"],
+  "data-source": ["target"],
+  extractor: ["open"],
+  discovery: ["start", "close"],
+};
+
+function faultOfInstance(plugin: unknown, kinds: readonly PluginKind[]): string | undefined {
   if (typeof plugin !== "object" || plugin === null) return `create returned ${String(plugin)}, not an object`;
   if ("then" in plugin && typeof plugin.then === "function") {
     (plugin as Promise<unknown>).then(undefined, () => {});
     return "create returned a promise; it must return the plugin at once (a producer may wait in produce)";
+  }
+  for (const kind of kinds) {
+    const lacking = methodsOfKind[kind]?.find((method) => !(method in plugin));
+    if (lacking !== undefined) return `is said to be a ${kind}, but what create returned has no method ${lacking}`;
   }
   return undefined;
 }

@@ -16,6 +16,7 @@ export {
   type UncachedTokens,
   uncachedTokensKey,
 } from "../data/attributes.ts";
+export type { Discovery } from "../data/discovery/discovery.ts";
 export { formatBytes, formatDuration, parseBytes, parseDuration } from "../data/duration.ts";
 export {
   type Endpoint,
@@ -27,6 +28,7 @@ export {
 export { freshness } from "../data/freshness.ts";
 export type { Closable, JsonSchema, PluginContext, PluginDefinition, PluginKind } from "../data/plugin.ts";
 export type { Assignment, DataProducer, EndCause, HeaderSink, RequestObserver } from "../data/producer.ts";
+export type { DataSource, Extractor, PageReader, ReadOutcome } from "../data/scrape/source.ts";
 export type { EndpointListener, EndpointStoreView } from "../data/store-view.ts";
 export { AttributeKey, type HeaderLookup, type InferenceRequest } from "../request/inference-request.ts";
 export { type Rejection, reject } from "../request/rejection.ts";

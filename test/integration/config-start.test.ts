@@ -5,7 +5,7 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
-import { mainModule } from "../../src/app/child.ts";
+import { packageRoot } from "../../src/app/envoy.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "signalbox-start-"));
 let busy: Server;
@@ -29,7 +29,7 @@ interface Ended {
 }
 
 async function run(args: readonly string[]): Promise<Ended> {
-  const child = spawn(process.execPath, [mainModule(), ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(join(packageRoot, "bin/signalbox"), [...args], { stdio: ["ignore", "pipe", "pipe"] });
   let stdout = "";
   let stderr = "";
   child.stdout.on("data", (chunk: Buffer) => {
@@ -106,12 +106,6 @@ describe("signalbox epp ends at once", () => {
       [/^signalbox epp: .*none\.yaml: 1 fault$/, /^ {2}cannot be read: there is no such file$/],
     ],
     [
-      "with a folder for a configuration",
-      () => [endpoints, `--config-file=${scratch}`],
-      2,
-      [/^signalbox epp: .*: 1 fault$/, /^ {2}cannot be read: it is a folder$/],
-    ],
-    [
       "with every fault of its configuration",
       () => [
         endpoints,
@@ -123,12 +117,6 @@ describe("signalbox epp ends at once", () => {
         /^ {2}featureGates\[0\]: flowControl cannot be switched on/,
         /^ {2}plugins\[0\]\.type: unknown plugin type "nope"/,
       ],
-    ],
-    [
-      "with a configuration that is no YAML",
-      () => [endpoints, "--config-text=a: [1"],
-      2,
-      [/^signalbox epp: --config-text: \d faults?$/, /^ {2}line 1, column \d+: /],
     ],
     [
       "without any endpoints",
@@ -155,12 +143,6 @@ describe("signalbox epp ends at once", () => {
         /--metrics-port: invalid value "x": expected a whole number$/,
         /^See signalbox epp --help\.$/,
       ],
-    ],
-    [
-      "for an argument that is no flag",
-      () => [endpoints, "serve"],
-      2,
-      [/unexpected argument "serve"$/, /^See signalbox epp --help\.$/],
     ],
   ])("%s", async (_why, args, code, expected) => {
     const ended = await run(["epp", ...freePorts, ...args()]);
