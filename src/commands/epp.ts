@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
 import { startEpp } from "../app/epp.ts";
+import { provideContracts } from "../app/plugin-contracts.ts";
 import { ConfigError } from "../config/complete-config.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { createLogger, type LogLevel, levelOfVerbosity } from "../telemetry/logger.ts";
@@ -76,6 +77,7 @@ export const epp = defineCommand({
     const namespace = settings["pool-namespace"] || process.env["NAMESPACE"] || "default";
     // The library writes lines of its own to stderr; whatever matters comes back as an error.
     setLogVerbosity(logVerbosity.NONE);
+    provideContracts();
     const stopped = firstSignal();
     let running: Awaited<ReturnType<typeof startEpp>>;
     try {

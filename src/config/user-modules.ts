@@ -4,7 +4,6 @@
  */
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { registerHooks } from "node:module";
 import { pathToFileURL } from "node:url";
 import type { PluginDefinition } from "../scheduling/contracts.ts";
 import { schemaFault } from "./validate.ts";
@@ -32,22 +31,6 @@ const usableKinds: ReadonlySet<string> = new Set([
 /** Exported object → its completed definition: one identity for as long as the file does not change, so that a reload keeps the instance. */
 const completed = new WeakMap<object, PluginDefinition>();
 
-const contractsUrl = new URL(
-  import.meta.url.endsWith(".ts") ? "../scheduling/contracts.ts" : "../scheduling/contracts.js",
-  import.meta.url,
-).href;
-let resolvesContracts = false;
-
-/** `import { reject } from "signalbox/plugin"` means this very program, wherever the plugin's file lies: keys are compared by identity. */
-function resolveContracts(): void {
-  if (resolvesContracts) return;
-  resolvesContracts = true;
-  registerHooks({
-    resolve: (specifier, context, next) =>
-      specifier === "signalbox/plugin" ? { url: contractsUrl, shortCircuit: true } : next(specifier, context),
-  });
-}
-
 /** Any export of the module that defines the wanted type; the default export first. Missing members get harmless values. */
 export async function loadUserModule(path: string, type: string): Promise<LoadedModule> {
   let version: string;
@@ -60,7 +43,6 @@ export async function loadUserModule(path: string, type: string): Promise<Loaded
     const code = (error as { code?: unknown }).code;
     return { fault: code === "ENOENT" ? `no such file: ${path}` : `${path} cannot be read: ${String(code ?? error)}` };
   }
-  resolveContracts();
   let exports: Readonly<Record<string, unknown>>;
   try {
     exports = (await import(`${pathToFileURL(path).href}?content=${version}`)) as Readonly<Record<string, unknown>>;
