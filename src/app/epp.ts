@@ -27,11 +27,14 @@ import { createPluginRegistry } from "./plugins.ts";
 import { startPool } from "./pool.ts";
 import { watchPoolGauges } from "./pool-gauges.ts";
 import { startServing } from "./serving.ts";
+import type { UnexpectedErrorKind } from "./unexpected-errors.ts";
 
 export interface RunningEpp {
   readonly grpcPort: number;
   readonly healthPort: number;
   readonly metricsPort: number;
+  /** For the process that runs it: an error that nobody caught is counted. */
+  noteUnexpectedError(kind: UnexpectedErrorKind): void;
   /** Readiness off, everything served on for the drain time-out, then release and wait for what runs; resolves when nothing is left. */
   drain(): Promise<void>;
   /** Ends everything now. Idempotent. */
@@ -166,6 +169,7 @@ async function compose(
     grpcPort: serving.grpcPort,
     healthPort: serving.healthPort,
     metricsPort: admin.port,
+    noteUnexpectedError: (kind) => metrics.families.unexpectedErrors.series(kind).add(1),
     async drain() {
       if (isDraining) return;
       isDraining = true;

@@ -1,8 +1,9 @@
 /** `signalbox epp`: the endpoint picker as a process. Signals: the first SIGTERM or SIGINT drains, the second ends at once. */
 import { readFileSync } from "node:fs";
 import { logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
-import { startEpp } from "../app/epp.ts";
+import { type RunningEpp, startEpp } from "../app/epp.ts";
 import { provideContracts } from "../app/plugin-contracts.ts";
+import { watchUnexpectedErrors } from "../app/unexpected-errors.ts";
 import { ConfigError } from "../config/complete-config.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { createLogger, type LogLevel, levelOfVerbosity } from "../telemetry/logger.ts";
@@ -44,6 +45,19 @@ function firstSignal(): Promise<NodeJS.Signals> {
   });
 }
 
+/** Resolves when too many errors were caught by nobody to trust the process further; until then it serves on. */
+function untilBroken(log: Logger, running: Pick<RunningEpp, "noteUnexpectedError">): Promise<"broken"> {
+  return new Promise((resolve) => {
+    watchUnexpectedErrors({
+      source: process,
+      log,
+      now: () => performance.now(),
+      count: (kind) => running.noteUnexpectedError(kind),
+      tooMany: () => resolve("broken"),
+    });
+  });
+}
+
 /** The error and its causes in one line, none said twice. */
 function explain(error: unknown): string {
   const parts: string[] = [];
@@ -79,7 +93,7 @@ export const epp = defineCommand({
     setLogVerbosity(logVerbosity.NONE);
     provideContracts();
     const stopped = firstSignal();
-    let running: Awaited<ReturnType<typeof startEpp>>;
+    let running: RunningEpp;
     try {
       running = await startEpp({
         settings,
@@ -93,10 +107,11 @@ export const epp = defineCommand({
       process.stderr.write(`signalbox epp: ${explain(error)}\n`);
       return error instanceof ConfigError ? exitCode.usage : exitCode.failed;
     }
-    const signal = await stopped;
+    const broken = untilBroken(log, running);
+    const signal = await Promise.race([stopped, broken]);
     log.info({ signal }, "stopping");
     await running.drain();
     log.info({}, "stopped");
-    return exitCode.ok;
+    return signal === "broken" ? exitCode.failed : exitCode.ok;
   },
 });

@@ -290,6 +290,7 @@ export function createFamilies() {
       ["what"],
     ),
     configReloads: family("counter", "config_reloads_total", "Configuration reloads by outcome.", ["outcome"]),
+    unexpectedErrors: family("counter", "unexpected_errors_total", "Errors that nobody caught.", ["kind"]),
   } as const;
 }
 
