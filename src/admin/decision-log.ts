@@ -37,6 +37,8 @@ type Step =
     };
 
 const maxNameLength = 512;
+/** About 3 MB of JSON. */
+const maxRows = 20_000;
 
 /** A header may be 64 KiB, and a ring of 100,000 decisions must not keep that many. */
 function clipped(name: string): string {
@@ -106,6 +108,13 @@ class Recording implements DecisionRecording {
 
   ended(cause: EndCause, usage: Usage, durationMs: number): void {
     this.#end = { cause, usage, durationMs };
+  }
+
+  /** Verdicts, scores and totals to be shown. */
+  get rows(): number {
+    let rows = 1;
+    for (const step of this.#steps) rows += "before" in step ? step.before.length : step.endpoints.length;
+    return rows;
   }
 
   /** JSON for /debug/decisions. */
@@ -207,14 +216,20 @@ export class DecisionLog implements DecisionSink {
     return recording;
   }
 
-  /** Newest first; with an id only that request's (clients may repeat one). */
+  /**
+   * Newest first; with an id only that request's (clients may repeat one). Ends early once the answer has `maxRows` rows, for a page about a
+   * thousand endpoints must not hold the process.
+   */
   list(limit: number, requestId?: string): readonly Readonly<Record<string, unknown>>[] {
     const found: Readonly<Record<string, unknown>>[] = [];
     const wanted = requestId === undefined ? undefined : clipped(requestId);
-    for (let back = 1; back <= this.#ring.length && found.length < limit; back++) {
+    let rows = 0;
+    for (let back = 1; back <= this.#ring.length && found.length < limit && rows < maxRows; back++) {
       const recording = this.#ring[(this.#next - back + this.#ring.length) % this.#ring.length];
       if (recording === undefined) break;
-      if (wanted === undefined || recording.id === wanted) found.push(recording.explain());
+      if (wanted !== undefined && recording.id !== wanted) continue;
+      found.push(recording.explain());
+      rows += recording.rows;
     }
     return found;
   }

@@ -205,6 +205,15 @@ describe("the decision log", () => {
     expect(ids(10, "b")).toEqual([]);
   });
 
+  it("ends a list early when its decisions are large", () => {
+    const large = Array.from({ length: 5_000 }, (_, n) => endpoint(`10.0.${n >> 8}.${n & 255}`));
+    const parts = { scorers: [named("queue", { score: () => {} })] };
+    const { log, decide } = start(parts, 4, { endpoints: { snapshot: () => large } });
+    for (const id of ["a", "b", "c"]) decide(request(id));
+    expect(log.list(10).map((shown) => shown["requestId"])).toEqual(["c", "b"]);
+    expect(log.list(10, "a").map((shown) => shown["requestId"])).toEqual(["a"]);
+  });
+
   it("of size 0 records nothing", () => {
     const log = new DecisionLog(0, () => 0);
     expect(log.begin(request("r1"))).toBeUndefined();
