@@ -2,6 +2,7 @@
  * Writes docs/configuration.md from the configuration's schema, the flags and every registered plugin's definition. With --check nothing is
  * written: it fails when the page differs from what would be.
  */
+import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createPluginRegistry } from "../src/app/plugins.ts";
 import { eppFlags } from "../src/commands/epp-flags.ts";
@@ -17,6 +18,11 @@ type Schema = Readonly<Record<string, unknown>>;
 
 const registry = createPluginRegistry();
 
+/** Words of a schema; "" for what is none. */
+function words(value: unknown): string {
+  return typeof value === "string" ? value : value === undefined ? "" : JSON.stringify(value);
+}
+
 function cell(text: string): string {
   return text.replaceAll("|", "\\|").replaceAll("\n", " ");
 }
@@ -31,9 +37,9 @@ function typeOf(schema: Schema): string {
   if (Array.isArray(choices)) return choices.map((choice) => `\`${String(choice)}\``).join(", ");
   if (schema["format"] === "duration") return "duration";
   if (schema["anyOf"] !== undefined) return "number or quantity";
-  if (schema["const"] !== undefined) return `\`${String(schema["const"])}\``;
+  if (schema["const"] !== undefined) return `\`${words(schema["const"])}\``;
   if (schema["type"] === "array") return `list of ${typeOf((schema["items"] ?? {}) as Schema)}`;
-  return String(schema["type"] ?? "any");
+  return words(schema["type"] ?? "any");
 }
 
 function boundsOf(schema: Schema): string {
@@ -41,7 +47,7 @@ function boundsOf(schema: Schema): string {
     ["minimum", "≥"],
     ["exclusiveMinimum", ">"],
     ["maximum", "≤"],
-  ].flatMap(([key = "", sign = ""]) => (schema[key] === undefined ? [] : [`${sign} ${String(schema[key])}`]));
+  ].flatMap(([key = "", sign = ""]) => (schema[key] === undefined ? [] : [`${sign} ${words(schema[key])}`]));
   return bounds.length === 0 ? "" : ` (${bounds.join(", ")})`;
 }
 
@@ -69,7 +75,7 @@ function rowsOf(schema: Schema, path: string): string[][] {
       `\`${name}\``,
       typeOf(property) + boundsOf(property),
       shownDefault,
-      `${deprecated}${String(property["description"] ?? "")}${note}`.replace("Deprecated. Deprecated", "Deprecated"),
+      `${deprecated}${words(property["description"])}${note}`.replace("Deprecated. Deprecated", "Deprecated"),
     ];
     return [row, ...rowsOf(items ?? property, items === undefined ? name : `${name}[]`)];
   });
@@ -155,7 +161,7 @@ function flagsSection(): string {
   return [`## Flags of \`signalbox epp\`\n\n${note}`, ...sections].join("\n\n");
 }
 
-const text = [
+const unformatted = [
   "<!-- Written by scripts/gen-docs.ts from the schema, the flags and the plugins; its first part is scripts/configuration-introduction.md. Run `npm run gen`. -->",
   readFileSync(introduction, "utf8").trim(),
   documentSection(),
@@ -168,6 +174,7 @@ const text = [
   .join("\n\n")
   .replace(/\n\n$/, "\n");
 
+const text = formatted(unformatted);
 if (!process.argv.includes("--check")) writeFileSync(page, text);
 else if (readOr(page) !== text) {
   console.error(`${page} is stale: run npm run gen`);
@@ -180,4 +187,12 @@ function readOr(path: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** As the formatter would have it, which checks the page too. */
+function formatted(markdown: string): string {
+  const args = ["node_modules/.bin/biome", "format", `--stdin-file-path=${page}`];
+  const run = spawnSync(process.execPath, args, { input: markdown, encoding: "utf8" });
+  if (run.status !== 0) throw new Error(`biome cannot format ${page}: ${run.stderr}`);
+  return run.stdout;
 }

@@ -62,7 +62,7 @@ function untilBroken(log: Logger, running: Pick<RunningEpp, "noteUnexpectedError
 function explain(error: unknown): string {
   const parts: string[] = [];
   for (let cause = error; cause !== undefined && cause !== null; cause = (cause as { cause?: unknown }).cause) {
-    const text = (cause as { message?: string }).message ?? String(cause);
+    const text = cause instanceof Error ? cause.message : JSON.stringify(cause);
     if (!parts.some((part) => part.includes(text))) parts.push(text);
   }
   return parts.join(": ");

@@ -33,7 +33,7 @@ export interface InstantiateOptions {
   /** The configuration that runs now: its instances are kept where nothing changed. */
   readonly previous?: Loaded | undefined;
   /** Told of an instance that fails to close. */
-  onCloseFault(name: string, error: unknown): void;
+  readonly onCloseFault: (name: string, error: unknown) => void;
 }
 
 /** Throws ConfigError when a create function refuses; what it made before that is closed. */

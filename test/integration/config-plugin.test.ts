@@ -120,7 +120,11 @@ describe("plugins that misbehave, in JavaScript", () => {
     expect(elapsedMs).toBeLessThan(2_000);
     expect((await decide(child.ready.grpcPort, "b")).destination).toBe(cheap);
     const page = await (await admin(child, "/metrics")).text();
-    const samples = page.split("\n").filter((line) => /plugin/.test(line) && /"throws"/.test(line) && / 2$/.test(line));
+    const samples = page
+      .split("\n")
+      .filter(
+        (line) => line.startsWith("llm_d_epp_plugin_errors_total") && line.includes('"throws"') && line.endsWith(" 2"),
+      );
     expect(samples.length).toBeGreaterThan(0);
     expect(child.lines.filter((line) => line.includes("the plugin is broken"))).toHaveLength(1);
   });

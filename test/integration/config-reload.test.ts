@@ -55,7 +55,7 @@ interface Fixture {
   readonly outcomes: string[];
   readonly logged: string[];
   /** Waits for the n-th outcome. */
-  outcome(count: number): Promise<readonly string[]>;
+  readonly outcome: (count: number) => Promise<readonly string[]>;
 }
 
 async function start(text: string, prepare = (path: string) => writeFileSync(path, text)): Promise<Fixture> {

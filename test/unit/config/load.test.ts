@@ -210,7 +210,7 @@ plugins:
       const { needs = [], parameters } = registry.get(type) ?? {};
       const properties = Object.entries((parameters?.["properties"] ?? {}) as Record<string, Record<string, unknown>>);
       const unmarked = properties.filter(
-        ([key, { "x-producer": mark }]) => /ProducerName$/.test(key) && mark === undefined,
+        ([key, { "x-producer": mark }]) => key.endsWith("ProducerName") && mark === undefined,
       );
       const marked = properties.map(([, property]) => property["x-producer"]).filter((mark) => mark !== undefined);
       const stray = needs.includes("approx-prefix-cache-producer") && !marked.includes("approx-prefix-cache-producer");
