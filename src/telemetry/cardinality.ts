@@ -26,8 +26,13 @@ export class LabelLimit {
 
   fold(name: string): string {
     if (this.#seen.has(name) || name === "" || this.#pinned.has(name)) return name;
-    if (this.#seen.size >= this.#limit || name.length > maxNameLength) return "other";
+    if (this.#seen.size >= this.#limit || !isFit(name)) return "other";
     this.#seen.add(name);
     return name;
   }
+}
+
+/** NUL separates label values in keys, and two names with half a surrogate pair would be one on the page. */
+function isFit(name: string): boolean {
+  return name.length <= maxNameLength && !name.includes("\u0000") && name.isWellFormed();
 }

@@ -297,6 +297,17 @@ describe("label values of clients", () => {
     });
   });
 
+  it.each(["a\u0000b", "\ud800", "a\udc00b"])(
+    "fold into other when they cannot be told apart on the page (%j)",
+    (model) => {
+      const { requests, families } = start();
+      requests.started({ ...llama, model, targetModel: model }, 1);
+      expect([...families.requestTotal.all()].map(({ labelValues }) => labelValues)).toEqual([
+        ["other", "other", "tenant", "3"],
+      ]);
+    },
+  );
+
   it("cannot be combined without bound: beyond 2,000 label sets only what an operator named keeps its name", () => {
     const { requests, families } = start();
     requests.models.pin(["ours"]);
