@@ -24,7 +24,12 @@ const methodsByKind: Readonly<Record<string, string>> = {
 };
 
 function validator(schema: JsonSchema) {
-  return new Ajv({ useDefaults: true, strict: true, strictTypes: false, keywords: ["x-producer"] }).compile(schema);
+  return new Ajv({
+    useDefaults: true,
+    strict: true,
+    strictTypes: false,
+    keywords: ["x-producer", "x-plugin", "x-published-by"],
+  }).compile(schema);
 }
 
 describe.each(builtinPlugins.map((definition) => [definition.type, definition] as const))("%s", (type, definition) => {
