@@ -3,9 +3,6 @@
  * "other".
  */
 
-/** A name is repeated on hundreds of lines of a page. */
-const maxNameLength = 200;
-
 export class LabelLimit {
   readonly #limit: number;
   readonly #seen = new Set<string>();
@@ -31,6 +28,9 @@ export class LabelLimit {
     return name;
   }
 }
+
+/** A name is repeated on hundreds of lines of a page. */
+const maxNameLength = 200;
 
 /** NUL separates label values in keys, and two names with half a surrogate pair would be one on the page. */
 function isFit(name: string): boolean {

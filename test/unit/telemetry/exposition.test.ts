@@ -82,6 +82,33 @@ describe("the text of a family", () => {
     expect(parsePage(await render([family])).get("c_total")?.samples[0]?.value).toBe(shown);
   });
 
+  it.each([
+    [0, 0],
+    [2, 10],
+  ])(
+    "is written in slices when the clock moves %d ms a look, letting the event loop in %d times",
+    async (stepMs, slices) => {
+      const family = counter();
+      for (let n = 0; n < 80; n++) family.series(`model-${n}`, `tenant-${n}`).add(1);
+      let nowMs = 0;
+      let turns = 0;
+      let done = false;
+      const turn = (): void => {
+        turns++;
+        if (!done) setImmediate(turn);
+      };
+      const page = renderFamilies([family], () => {
+        nowMs += stepMs;
+        return nowMs;
+      });
+      setImmediate(turn);
+      expect(parsePage(await page).get("c_total")?.samples).toHaveLength(80);
+      done = true;
+      // 160 series in two exposures, a look at the clock every 16; the turn after the last slice may or may not come first.
+      expect([slices, slices - 1]).toContain(turns);
+    },
+  );
+
   it("of a family without series is its announcement alone", async () => {
     const family = parsePage(await render([counter()])).get("c_total");
     expect(family).toEqual({ name: "c_total", type: "counter", help: 'says "\\\\" and\\nmore', samples: [] });
