@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "@jest/globals";
 import { sessionIdKey } from "../../../../src/data/attributes.ts";
 import { SessionIdProducer, sessionIdProducerDefinition } from "../../../../src/data/producers/session-id-producer.ts";
@@ -19,6 +21,24 @@ describe("session-id-producer", () => {
     const request = requestOf({ kind: "opaque" }, { headers: { ...headers } });
     new SessionIdProducer(parameters).produce(request);
     expect(request.attribute(sessionIdKey)).toBe(session);
+  });
+
+  it("publishes an id that does not keep the rest of the cookies alive", () => {
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    const producer = new SessionIdProducer({ cookieName: "sid" });
+    const remembered: unknown[] = [];
+    collect();
+    const before = process.memoryUsage().heapUsed;
+    for (let session = 0; session < 500; session++) {
+      const cookie = Buffer.from(`sid=a-session-of-a-client-${session}; rest=${"x".repeat(60_000)}`).toString();
+      const request = requestOf({ kind: "opaque" }, { headers: { cookie } });
+      producer.produce(request);
+      remembered.push(request.attribute(sessionIdKey));
+    }
+    collect();
+    expect(new Set(remembered).size).toBe(500);
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(10_000_000);
   });
 
   it.each([
