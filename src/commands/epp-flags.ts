@@ -247,7 +247,7 @@ export const eppFlags = {
     type: "duration",
     default: 5_000,
     minMs: 100,
-    help: "Interval at which pool averages are computed.",
+    help: "Accepted for compatibility: pool averages are computed whenever /metrics is asked for.",
   },
   "metrics-staleness-threshold": {
     group: "Engine metrics",
