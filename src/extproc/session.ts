@@ -7,7 +7,13 @@
  *     │                     └────────refusal──────────┴──▶ over            │
  *     └──────────────a response message (no request phase)─────────────────┘
  */
-import { type GrpcStream, type GrpcStreamHandler, grpcStatus, type StreamCloseCause } from "../net/grpc/transport.ts";
+import {
+  type GrpcStream,
+  type GrpcStreamHandler,
+  grpcStatus,
+  type StreamCloseCause,
+  type UnreadableCause,
+} from "../net/grpc/transport.ts";
 import type { Decision, PendingDecision, Subset } from "../pipeline/contracts.ts";
 import { InferenceRequest } from "../request/inference-request.ts";
 import type { ParsedBody } from "../request/parsed-body.ts";
@@ -44,6 +50,10 @@ type BodyEnd =
   | "hidden";
 
 const noBody = Buffer.alloc(0);
+const noRoom = reject("ServiceUnavailable", "too many request bytes are waiting; try again", {
+  errorCode: "overloaded",
+  retryAfterSeconds: 1,
+});
 
 /** A request whose body nobody reads: none, or one that the gateway's mode hides. */
 const opaqueBody: ParsedBody = {
@@ -131,6 +141,13 @@ export class Session implements GrpcStreamHandler, Waiting {
     } catch (error) {
       this.#broken(error);
     }
+  }
+
+  /** A message that cannot be taken is a body, as long as one is awaited: the client is told what it would be told of a body that came. */
+  unreadable(why: UnreadableCause): boolean {
+    if (this.#state !== "collecting") return false;
+    this.#refuseUnseen(why === "too-large" ? bodyTooLarge(this.#shared.deps.limits.maxRequestBodyBytes) : noRoom);
+    return true;
   }
 
   /** The gateway sends no more: the client is gone, or the answer whose body is hidden has ended. */
@@ -313,12 +330,7 @@ export class Session implements GrpcStreamHandler, Waiting {
       return;
     }
     if (!this.#shared.budget.take(size)) {
-      this.#refuseUnseen(
-        reject("ServiceUnavailable", "too many request bytes are waiting; try again", {
-          errorCode: "overloaded",
-          retryAfterSeconds: 1,
-        }),
-      );
+      this.#refuseUnseen(noRoom);
       return;
     }
     this.#heldBytes += size;

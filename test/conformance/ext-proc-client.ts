@@ -69,6 +69,12 @@ export function responseBody(bytes: string | Buffer, options: MessageOptions = {
 export const requestTrailers: ProcessingRequest = message({ $case: "requestTrailers", value: {} });
 export const responseTrailers: ProcessingRequest = message({ $case: "responseTrailers", value: {} });
 
+export interface StreamedBody {
+  readonly kind: "requestBody" | "responseBody";
+  readonly body: string;
+  readonly endOfStream: boolean;
+}
+
 /** What a reply says. Header values must have come in `raw_value`: the reference writes nothing else. */
 export type Reply =
   | {
@@ -78,7 +84,14 @@ export type Reply =
       readonly clearRouteCache: boolean;
       readonly metadata: unknown;
     }
-  | { readonly kind: "requestBody" | "responseBody"; readonly body: string; readonly endOfStream: boolean }
+  | StreamedBody
+  /** A body reply that is no stream: of a buffered body, replaced or (undefined) left alone. */
+  | {
+      readonly kind: "wholeRequestBody" | "wholeResponseBody";
+      readonly set: Pairs;
+      readonly body: string | undefined;
+      readonly metadata: unknown;
+    }
   | { readonly kind: "requestTrailers" | "responseTrailers" | "none" }
   | { readonly kind: "immediate"; readonly status: number; readonly set: Pairs; readonly body: string };
 
@@ -104,10 +117,17 @@ function headersReply(kind: "requestHeaders" | "responseHeaders", value: Headers
   };
 }
 
-function bodyReply(kind: "requestBody" | "responseBody", value: BodyResponse): Reply {
+function bodyReply(kind: "requestBody" | "responseBody", value: BodyResponse, metadata: unknown): Reply {
   const mutation = value.response?.bodyMutation?.mutation;
-  if (mutation?.$case !== "streamedResponse") throw new Error(`a duplex body reply must be streamed_response`);
-  return { kind, body: mutation.value.body.toString("utf8"), endOfStream: mutation.value.endOfStream };
+  if (mutation?.$case === "streamedResponse") {
+    return { kind, body: mutation.value.body.toString("utf8"), endOfStream: mutation.value.endOfStream };
+  }
+  return {
+    kind: kind === "requestBody" ? "wholeRequestBody" : "wholeResponseBody",
+    set: pairsOf(value.response?.headerMutation),
+    body: mutation?.$case === "body" ? mutation.value.toString("utf8") : undefined,
+    metadata,
+  };
 }
 
 function replyOf({ response, dynamicMetadata }: ProcessingResponse): Reply {
@@ -119,7 +139,7 @@ function replyOf({ response, dynamicMetadata }: ProcessingResponse): Reply {
       return headersReply(response.$case, response.value, dynamicMetadata);
     case "requestBody":
     case "responseBody":
-      return bodyReply(response.$case, response.value);
+      return bodyReply(response.$case, response.value, dynamicMetadata);
     case "requestTrailers":
     case "responseTrailers":
       return { kind: response.$case };
@@ -130,8 +150,16 @@ function replyOf({ response, dynamicMetadata }: ProcessingResponse): Reply {
   }
 }
 
+function streamedSizeOf({ response }: ProcessingResponse): readonly number[] {
+  if (response?.$case !== "requestBody" && response?.$case !== "responseBody") return [];
+  const mutation = response.value.response?.bodyMutation?.mutation;
+  return mutation?.$case === "streamedResponse" ? [mutation.value.body.length] : [];
+}
+
 export interface Conversation {
   readonly replies: readonly Reply[];
+  /** Bytes of each streamed body reply, in order. */
+  readonly bodySizes: readonly number[];
   /** gRPC status the picker ended the stream with; undefined while it is open. */
   readonly status: number | undefined;
   send(...messages: readonly ProcessingRequest[]): void;
@@ -146,9 +174,12 @@ export interface ExtProc {
   open(): Conversation;
   /** Sends the messages, waits for `count` replies or the end, and resets the stream, as Envoy does when an answer is over. */
   exchange(messages: readonly ProcessingRequest[], count: number): Promise<readonly Reply[]>;
+  /** Sends one message of these bytes; resolves with the status that the call ends with. */
+  garbage(bytes: Buffer, path?: string): Promise<number>;
   close(): void;
 }
 
+const processPath = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
 const replyDeadlineMs = 10_000;
 
 export function connectExtProc(port: number, isTls: boolean): ExtProc {
@@ -173,6 +204,14 @@ export function connectExtProc(port: number, isTls: boolean): ExtProc {
         conversation.cancel();
       }
     },
+    garbage: (bytes, path = processPath) => {
+      const same = (value: Buffer): Buffer => value;
+      const call = client.makeBidiStreamRequest(path, same, same);
+      call.on("data", () => {});
+      call.on("error", () => {});
+      call.write(bytes);
+      return new Promise((resolve) => call.on("status", ({ code }) => resolve(code)));
+    },
     close: () => client.close(),
   };
 }
@@ -185,12 +224,14 @@ function anyCertificate(): ChannelCredentials {
 function converse(client: ExternalProcessorClient): Conversation {
   const call = client.process();
   const replies: Reply[] = [];
+  const bodySizes: number[] = [];
   let ended: number | undefined;
   let failure: unknown;
   let wake = (): void => {};
   call.on("data", (response: ProcessingResponse) => {
     try {
       replies.push(replyOf(response));
+      bodySizes.push(...streamedSizeOf(response));
     } catch (error) {
       failure = error;
     }
@@ -219,6 +260,7 @@ function converse(client: ExternalProcessorClient): Conversation {
   };
   return {
     replies,
+    bodySizes,
     get status() {
       return ended;
     },

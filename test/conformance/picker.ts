@@ -13,6 +13,7 @@ export interface PickerOptions {
   readonly tls: boolean;
   readonly engines: number;
   readonly args?: readonly string[];
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 export interface Picker {
@@ -52,17 +53,20 @@ export async function startPicker(options: PickerOptions): Promise<Picker> {
     await writeFile(join(folder, "config.yaml"), hermeticConfig(endpointsFile));
     await mkdir(join(folder, "objects"));
     await writeFile(join(folder, "objects", "pool.yaml"), hermeticManifests);
-    const child = await startEppChild([
-      `--transport=${options.transport}`,
-      `--secure-serving=${options.tls}`,
-      `--config-file=${join(folder, "config.yaml")}`,
-      `--manifests=${join(folder, "objects")}`,
-      "--pool-name=vllm-qwen3-32b-pool",
-      "--refresh-metrics-interval=10ms",
-      "--drain-timeout=0s",
-      "--drain-grace=1s",
-      ...(options.args ?? []),
-    ]);
+    const child = await startEppChild(
+      [
+        `--transport=${options.transport}`,
+        `--secure-serving=${options.tls}`,
+        `--config-file=${join(folder, "config.yaml")}`,
+        `--manifests=${join(folder, "objects")}`,
+        "--pool-name=vllm-qwen3-32b-pool",
+        "--refresh-metrics-interval=10ms",
+        "--drain-timeout=0s",
+        "--drain-grace=1s",
+        ...(options.args ?? []),
+      ],
+      options.environment === undefined ? {} : { environment: options.environment },
+    );
     const extProc = connectExtProc(child.ready.grpcPort, options.tls);
     const base = `http://127.0.0.1:${child.ready.metricsPort}`;
     const debug = async <Answer>(path: string): Promise<Answer> =>

@@ -12,6 +12,7 @@ import {
   type GrpcStreamHandler,
   grpcStatus,
   type StreamCloseCause,
+  type UnreadableCause,
 } from "./transport.ts";
 
 const responseHeaders = { ":status": 200, "content-type": "application/grpc" };
@@ -161,7 +162,8 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.handler?.message(bytes);
   }
 
-  fault(status: number, message: string): void {
+  fault(status: number, message: string, why?: UnreadableCause): void {
+    if (why !== undefined && this.handler?.unreadable?.(why) === true) return;
     this.end(status, message);
   }
 

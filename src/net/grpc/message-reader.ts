@@ -4,7 +4,7 @@
  * come, not with what was promised, and that is taken from an allowance which all streams share until the message is whole.
  */
 import { gunzipSync } from "node:zlib";
-import { type ByteAllowance, grpcStatus } from "./transport.ts";
+import { type ByteAllowance, grpcStatus, type UnreadableCause } from "./transport.ts";
 
 const prefixBytes = 5;
 /**
@@ -20,8 +20,8 @@ const quickGrowthBytes = 256 * 1024;
 
 export interface MessageSink {
   message(bytes: Buffer): void;
-  /** The stream cannot go on; nothing follows. */
-  fault(status: number, message: string): void;
+  /** The stream cannot go on; nothing follows. `why` where the message is well formed and cannot be taken all the same. */
+  fault(status: number, message: string, why?: UnreadableCause): void;
 }
 
 export class MessageReader {
@@ -124,7 +124,7 @@ export class MessageReader {
       return false;
     }
     if (this.length > this.maxMessageBytes) {
-      this.fail(sink, grpcStatus.resourceExhausted, this.tooLarge());
+      this.fail(sink, grpcStatus.resourceExhausted, this.tooLarge(), "too-large");
       return false;
     }
     return true;
@@ -136,7 +136,8 @@ export class MessageReader {
     if (partial === undefined || partial.length < wanted) {
       const sizeBytes = Math.min(this.length, grownBytes(wanted));
       if (this.allowance?.take(sizeBytes - (partial?.length ?? 0)) === false) {
-        this.fail(sink, grpcStatus.resourceExhausted, "too many bytes of unfinished messages are held; try again");
+        const message = "too many bytes of unfinished messages are held; try again";
+        this.fail(sink, grpcStatus.resourceExhausted, message, "no-room");
         return;
       }
       const grown = Buffer.allocUnsafeSlow(sizeBytes);
@@ -172,9 +173,9 @@ export class MessageReader {
     }
   }
 
-  private fail(sink: MessageSink, status: number, message: string): void {
+  private fail(sink: MessageSink, status: number, message: string, why?: UnreadableCause): void {
     this.stop();
-    sink.fault(status, message);
+    sink.fault(status, message, why);
   }
 
   private tooLarge(): string {

@@ -27,9 +27,17 @@ export interface GrpcStreamHandler {
   halfClosed(): void;
   /** The stream is gone: ended by us, reset, cancelled, or its connection was lost. */
   closed(cause: StreamCloseCause): void;
+  /**
+   * A message cannot be taken: it is larger than maxMessageBytes, or receiveAllowance has no room for it. True when the handler has
+   * answered and ended the stream itself; otherwise the stream ends with RESOURCE_EXHAUSTED. Not called by grpc-js, which ends such
+   * streams by itself.
+   */
+  unreadable?(why: UnreadableCause): boolean;
   /** pendingBytes fell to zero after `send` left it above it. */
   drained?(): void;
 }
+
+export type UnreadableCause = "too-large" | "no-room";
 
 export type StreamCloseCause = "ended" | "reset" | "connection-lost";
 
