@@ -1,6 +1,6 @@
 /** What `signalbox epp` refuses although each flag is well formed: flags that exclude each other, need another, or are not built yet. */
-import { parseBytes } from "../data/duration.ts";
 import { parseEndpointList } from "../data/discovery/static.ts";
+import { parseBytes } from "../data/duration.ts";
 import type { EppSettings } from "./epp-flags.ts";
 
 const instead = "use --endpoints, or the file-discovery plugin";
