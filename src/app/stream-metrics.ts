@@ -39,6 +39,7 @@ export function countingStreams(open: Open, families: Families, now: () => numbe
     });
     return {
       message: (bytes) => handler.message(bytes),
+      unreadable: (why) => handler.unreadable?.(why) ?? false,
       halfClosed: () => handler.halfClosed(),
       drained: () => handler.drained?.(),
       closed: (cause) => {

@@ -18,6 +18,10 @@ function start() {
       session = stream;
       return {
         message: (bytes) => calls.push(`message ${bytes.length}`),
+        unreadable: (why) => {
+          calls.push(`unreadable ${why}`);
+          return why === "too-large";
+        },
         halfClosed: () => calls.push("halfClosed"),
         drained: () => calls.push("drained"),
         closed: (cause) => calls.push(`closed ${cause}`),
@@ -53,11 +57,22 @@ describe("counting ext-proc streams", () => {
     handler.message(Buffer.alloc(3));
     session.send([]);
     handler.drained?.();
+    expect([handler.unreadable?.("too-large"), handler.unreadable?.("no-room")]).toEqual([true, false]);
     handler.halfClosed();
     session.end(0, "over");
     session.reset();
     handler.closed("ended");
-    expect(calls).toEqual(["message 3", "send 0", "drained", "halfClosed", "end 0 over", "reset", "closed ended"]);
+    expect(calls).toEqual([
+      "message 3",
+      "send 0",
+      "drained",
+      "unreadable too-large",
+      "unreadable no-room",
+      "halfClosed",
+      "end 0 over",
+      "reset",
+      "closed ended",
+    ]);
     expect([session.metadata("x"), session.pendingBytes]).toEqual(["x!", 7]);
   });
 
