@@ -61,6 +61,17 @@ describe.each(implementations)("connections of the %s transport", (name, create)
     for (const socket of sockets) socket.destroy();
   });
 
+  it("refuses streams beyond its limit for all connections, and serves the next when one has ended", async () => {
+    const { connect, client, heard } = await start({ maxStreams: 1 });
+    const { stream } = openRaw(connect());
+    stream.write(frame(Buffer.from("x")));
+    await until("the stream", () => heard.length === 1);
+    expect((await call(client, "Echo", [Buffer.from("y")])).status).toBe(14);
+    stream.close();
+    await until("the end", () => fixture?.transport.openStreams === 0);
+    expect((await call(client, "Echo", [Buffer.from("y")])).status).toBe(0);
+  });
+
   it("serves no more streams at once than its limit, and the next when one has ended", async () => {
     const { connect, heard } = await start({ maxStreamsPerConnection: 2 });
     const session = connect();

@@ -12,6 +12,7 @@ import {
   keepaliveMsOf,
   maxConnectionsOf,
   maxPendingBytesOf,
+  maxStreamsOf,
 } from "./http2-options.ts";
 import {
   type GrpcStream,
@@ -165,6 +166,10 @@ class GrpcJsStream implements GrpcStream {
     const { call } = this;
     this.transport.streamOpened();
     call.on("close", () => this.callClosed());
+    if (this.transport.openStreams > maxStreamsOf(this.transport.options)) {
+      this.end(grpcStatus.unavailable, "too many streams are open");
+      return;
+    }
     try {
       this.handler = factory(this);
     } catch (error) {

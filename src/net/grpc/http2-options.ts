@@ -17,6 +17,13 @@ export function maxConnectionsOf(options: GrpcTransportOptions): number {
   return options.maxConnections ?? defaultMaxConnections;
 }
 
+/** Some 12 KB each while they wait for an answer's end; a picker decides a few thousand requests a second. */
+const defaultMaxStreams = 100_000;
+
+export function maxStreamsOf(options: GrpcTransportOptions): number {
+  return options.maxStreams ?? defaultMaxStreams;
+}
+
 export function handshakeTimeoutMsOf(options: GrpcTransportOptions): number {
   return options.handshakeTimeoutMs ?? defaultHandshakeTimeoutMs;
 }

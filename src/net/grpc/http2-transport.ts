@@ -23,6 +23,7 @@ import {
   keepaliveMsOf,
   maxConnectionsOf,
   maxPendingBytesOf,
+  maxStreamsOf,
 } from "./http2-options.ts";
 import { Http2GrpcStream, type StreamOwner } from "./http2-stream.ts";
 import {
@@ -51,6 +52,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   port: number;
   openStreams: number;
   private readonly options: GrpcTransportOptions;
+  private readonly maxStreams: number;
   private readonly handshakeTimeoutMs: number;
   private readonly server: Http2Server | Http2SecureServer;
   private readonly connections: ConnectionWatch;
@@ -68,6 +70,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     this.port = 0;
     this.openStreams = 0;
     this.options = options;
+    this.maxStreams = maxStreamsOf(options);
     this.handshakeTimeoutMs = handshakeTimeoutMsOf(options);
     this.connections = new ConnectionWatch({
       handshakeTimeoutMs: this.handshakeTimeoutMs,
@@ -178,7 +181,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
 
   private streamOpened(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
     const { session } = stream;
-    if (session === undefined || this.draining) {
+    if (session === undefined || this.draining || this.openStreams >= this.maxStreams) {
       stream.on("error", () => {});
       stream.close(http2Constants.NGHTTP2_REFUSED_STREAM);
       return;

@@ -51,6 +51,8 @@ export interface GrpcTransportOptions {
   readonly maxMessageBytes: number;
   readonly maxSendMessageBytes: number | undefined;
   readonly maxStreamsPerConnection: number;
+  /** Streams of all connections together; more are refused (REFUSED_STREAM, or UNAVAILABLE); 100,000 unless given. */
+  readonly maxStreams?: number;
   readonly maxHeaderBytes: number;
   /** More connections than this are closed as they come; 10,000 unless given. */
   readonly maxConnections?: number;
