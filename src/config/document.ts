@@ -1,8 +1,8 @@
 /**
- * Configuration text → plain values: YAML 1.2, of which JSON is a part. Every syntax fault names its line and column. Size, aliases and
+ * Configuration text → plain values: YAML 1.2, of which JSON is a part, with YAML 1.1's booleans, since Go's decoder reads `on` as true. Every syntax fault names its line and column. Size, aliases and
  * depth are bounded, so that no text can take the memory of the process.
  */
-import { isScalar, LineCounter, parseDocument, visit, type YAMLError, type YAMLMap } from "yaml";
+import { isScalar, LineCounter, parseDocument, type ScalarTag, visit, type YAMLError, type YAMLMap } from "yaml";
 
 /** A configuration is a page or two; a ConfigMap holds at most 1 MiB. */
 export const maxDocumentBytes = 1024 * 1024;
@@ -12,6 +12,15 @@ const maxFlowCollections = 20_000;
 const maxAliases = 100;
 /** Syntax faults shown: after the first few the rest follow from them. */
 const maxFaults = 10;
+
+/** Words that YAML 1.1 calls booleans and 1.2 strings (yaml.org/type/bool.html). The single letters stay strings: they are likelier names. */
+const oldBoolean: ScalarTag = {
+  tag: "tag:yaml.org,2002:bool",
+  default: true,
+  identify: (value) => typeof value === "boolean",
+  test: /^(?:yes|Yes|YES|on|On|ON|no|No|NO|off|Off|OFF)$/,
+  resolve: (text) => /^(?:yes|on)$/i.test(text),
+};
 
 export interface ReadDocument {
   /** Undefined when there are faults, and for a document without content. A `null` in an object is dropped: it means the default. */
@@ -29,7 +38,7 @@ export function readDocument(text: string): ReadDocument {
   }
   try {
     const lines = new LineCounter();
-    const options = { uniqueKeys: false, strict: true, merge: true, lineCounter: lines };
+    const options = { uniqueKeys: false, strict: true, merge: true, lineCounter: lines, customTags: [oldBoolean] };
     const document = parseDocument(text.replace(/^\uFEFF/, ""), options);
     if (document.errors.length > 0) return refused(document.errors.slice(0, maxFaults).map(describe));
     const repeated = repeatedKeys(document, lines);

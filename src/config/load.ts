@@ -73,14 +73,17 @@ function readRaw(text: string | undefined, source: string, findings: Findings): 
   const invalid = validateAgainst(configSchema, value, "");
   if (invalid.length > 0) throw new ConfigError(source, invalid);
   const config = value as RawConfig;
-  if (config.apiVersion !== apiVersions[0]) {
+  if (config.apiVersion === undefined) findings.warnings.push(`apiVersion is missing; taken for ${apiVersions[0]}`);
+  else if (config.apiVersion !== apiVersions[0]) {
     findings.warnings.push(`apiVersion ${config.apiVersion} is deprecated; use ${apiVersions[0]}`);
   }
+  if (config.kind === undefined) findings.warnings.push("kind is missing; taken for EndpointPickerConfig");
   return config;
 }
 
 const defaultConfig: RawConfig = {
   apiVersion: apiVersions[0],
+  kind: "EndpointPickerConfig",
   plugins: defaultPlugins.map((plugin) => ({ ...plugin })),
   schedulingProfiles: [{ name: defaultProfile.name, plugins: defaultProfile.plugins.map((ref) => ({ ...ref })) }],
 };

@@ -40,7 +40,8 @@ export interface RawFlowControl {
 }
 
 export interface RawConfig {
-  apiVersion: string;
+  apiVersion?: string;
+  kind?: string;
   featureGates?: string[];
   plugins?: RawPlugin[];
   schedulingProfiles?: RawProfile[];

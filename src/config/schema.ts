@@ -51,9 +51,12 @@ const priorityBand = (description: string, withPriority: boolean): JsonSchema =>
 export const configSchema: JsonSchema = {
   type: "object",
   additionalProperties: false,
-  required: ["apiVersion", "kind"],
   properties: {
-    apiVersion: { type: "string", enum: apiVersions, description: "The older group is accepted with a warning." },
+    apiVersion: {
+      type: "string",
+      enum: apiVersions,
+      description: "The older group, and none, are accepted with a warning.",
+    },
     kind: { type: "string", const: "EndpointPickerConfig", description: "Always EndpointPickerConfig." },
     metadata: { type: "object", description: "Ignored." },
     featureGates: {

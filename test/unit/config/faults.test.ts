@@ -272,11 +272,10 @@ describe("a configuration is refused for", () => {
   });
 
   it.each([
-    ["no apiVersion", "kind: EndpointPickerConfig", ["apiVersion: missing"]],
     [
-      "no kind, and a wrong apiVersion",
+      "a wrong apiVersion",
       "apiVersion: v1",
-      ["kind: missing", 'apiVersion: "v1" is not one of "llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1"'],
+      ['apiVersion: "v1" is not one of "llm-d.ai/v1alpha1", "inference.networking.x-k8s.io/v1alpha1"'],
     ],
     [
       "another kind",

@@ -262,6 +262,13 @@ describe("the data layer", () => {
 });
 
 describe("what is deprecated is accepted with a warning:", () => {
+  it("a document that says neither apiVersion nor kind, as the reference takes it", async () => {
+    expect((await load("plugins: [{type: queue-scorer}]")).warnings).toEqual([
+      "apiVersion is missing; taken for llm-d.ai/v1alpha1",
+      "kind is missing; taken for EndpointPickerConfig",
+    ]);
+  });
+
   it("the older API group and the older top-level fields", async () => {
     const config = await fixture("legacy-group.yaml");
     expect(config.saturationDetector).toBe("detector");
@@ -371,3 +378,15 @@ function incomplete(schema: Readonly<Record<string, unknown>>, path: string, isR
   if (items?.["properties"] !== undefined) faults.push(...incomplete(items, `${path}[]`, true));
   return faults;
 }
+
+it.each([
+  ["yes", true],
+  ["On", true],
+  ["no", false],
+  ["OFF", false],
+])("reads %s as the boolean that Go's YAML decoder makes of it", async (word, expected) => {
+  const config = await load(`${head}
+plugins: [{type: approx-prefix-cache-producer, parameters: {autoTune: ${word}}}]`);
+  const producer = config.plugins.find(({ type }) => type === "approx-prefix-cache-producer");
+  expect(producer?.parameters["autoTune"]).toBe(expected);
+});
