@@ -72,6 +72,17 @@ function candidates(): Candidate[] {
   return [ours, { name: peerName(peer), start: createPeerStart(peer, process.env["PEER_EPP_ARGS"]), isOurs: false }];
 }
 
+/** A picker that cannot do one thing is still measured in the others; its cells stay empty. */
+async function measureOrSay(measurement: Measurement, context: Context): Promise<readonly Run[]> {
+  try {
+    return await measurement.measure(context);
+  } catch (error) {
+    say(`  failed: ${error instanceof Error ? error.message : String(error)}`);
+    if (context.isOurs) process.exitCode = 1;
+    return [];
+  }
+}
+
 /** Throws on a flag that is not in the table; the types of the flags follow from it. */
 function readFlags() {
   return parseArgs({
@@ -113,7 +124,7 @@ async function main(): Promise<void> {
       };
       // Processes inherit it.
       if (measurement.isLatency && nice !== 0) setNice(nice);
-      results.set(measurement.name, await measurement.measure(context));
+      results.set(measurement.name, await measureOrSay(measurement, context));
       if (measurement.isLatency && nice !== 0) setNice(0);
     }
   }
