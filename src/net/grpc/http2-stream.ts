@@ -59,6 +59,8 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   private responded: boolean;
   private ended: boolean;
   private endWritten: boolean;
+  /** A reset is on its way: nothing more is written. */
+  private isReset: boolean;
   private statusSent: boolean;
   private halfClosed: boolean;
   private closed: boolean;
@@ -86,6 +88,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.responded = false;
     this.ended = false;
     this.endWritten = false;
+    this.isReset = false;
     this.statusSent = false;
     this.halfClosed = false;
     this.closed = false;
@@ -150,11 +153,12 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   }
 
   reset(): void {
-    if (this.closed || this.statusSent) return;
+    if (this.closed || this.statusSent || this.isReset) return;
     this.ended = true;
+    this.isReset = true;
     this.reader.stop();
     this.outgoing.clear();
-    this.stream.close(constants.NGHTTP2_CANCEL);
+    setImmediate(cancelQuietly, this.stream);
   }
 
   message(bytes: Buffer): void {
@@ -177,7 +181,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   flush(): void {
     this.flushScheduled = false;
     const { stream } = this;
-    if (this.closed || stream.destroyed || stream.closed) {
+    if (this.closed || this.isReset || stream.destroyed || stream.closed) {
       this.outgoing.clear();
       return;
     }
@@ -268,7 +272,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   }
 
   wantTrailers(): void {
-    if (this.closed || this.stream.destroyed || this.stream.closed) return;
+    if (this.closed || this.isReset || this.stream.destroyed || this.stream.closed) return;
     this.statusSent = true;
     if (this.status === grpcStatus.ok && this.statusMessage === "") this.stream.sendTrailers(okTrailers);
     else {
@@ -324,8 +328,19 @@ function flush(stream: Http2GrpcStream): void {
   stream.flush();
 }
 
+/**
+ * node puts off a reset that is asked for while it reads from the socket, and forgets it when the stream is destroyed before it comes to
+ * it. The HTTP/2 library then asks for the lost stream's data for ever: the process spins and its memory grows. So resets are given to
+ * node from the event loop only, and never before the writes are finished, which node would wait for and then act at a moment of its own.
+ */
 function closeQuietly(stream: ServerHttp2Stream): void {
-  if (!stream.destroyed) stream.close(constants.NGHTTP2_NO_ERROR);
+  if (stream.destroyed) return;
+  if (stream.writableFinished) stream.close(constants.NGHTTP2_NO_ERROR);
+  else stream.once("finish", () => setImmediate(closeQuietly, stream));
+}
+
+function cancelQuietly(stream: ServerHttp2Stream): void {
+  if (!stream.destroyed && !stream.closed) stream.close(constants.NGHTTP2_CANCEL);
 }
 
 function onData(this: ServerHttp2Stream, chunk: Buffer): void {
