@@ -99,7 +99,7 @@ Bodies are the same in every stream except where they are said to be new. Decisi
 
 ## The load client
 
-\`bench/load\` speaks HTTP/2 on raw sockets with pre-encoded messages: 14 to 25 µs of its own per 4 KiB stream on this machine, against 9 to 13 µs of a native client (C, libnghttp2) and far below any picker, so it is not what is measured. Both report the picker's cost within the noise of each other for 4 KiB streams.
+\`bench/load\` speaks HTTP/2 on raw sockets with pre-encoded messages and costs less than any picker: 25 to 31 µs of its own per 4 KiB stream and 79 to 88 µs per 64 KiB stream, where a native client (C, libnghttp2) took 21 to 24 and 57 to 61 in the same minutes. The two charge the picker alike: 109 to 123 µs against 104 to 152 for 4 KiB, 289 to 310 against 251 to 262 for 64 KiB.
 
 ## To repeat it
 
