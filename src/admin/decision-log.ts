@@ -25,14 +25,14 @@ type Step =
       readonly plugin: string;
       readonly weight: number;
       readonly endpoints: Endpoints;
-      readonly scores: Float64Array;
+      readonly scores: readonly number[];
     }
   | {
       readonly kind: "picker";
       readonly profile: string;
       readonly plugin: string;
       readonly endpoints: Endpoints;
-      readonly totals: Float64Array;
+      readonly totals: readonly number[];
       readonly picked: Endpoints;
     };
 
@@ -86,13 +86,25 @@ class Recording implements DecisionRecording {
   }
 
   scored(profile: string, scorer: string, weight: number, endpoints: Endpoints, scores: Float64Array): void {
-    const copy = scores.slice(0, endpoints.length);
-    this.#steps.push({ kind: "scorer", profile, plugin: scorer, weight, endpoints, scores: copy });
+    this.#steps.push({
+      kind: "scorer",
+      profile,
+      plugin: scorer,
+      weight,
+      endpoints,
+      scores: copyOf(scores, endpoints.length),
+    });
   }
 
   picked(profile: string, picker: string, endpoints: Endpoints, totals: Float64Array, picked: Endpoints): void {
-    const copy = totals.slice(0, endpoints.length);
-    this.#steps.push({ kind: "picker", profile, plugin: picker, endpoints, totals: copy, picked });
+    this.#steps.push({
+      kind: "picker",
+      profile,
+      plugin: picker,
+      endpoints,
+      totals: copyOf(totals, endpoints.length),
+      picked,
+    });
   }
 
   rejected(rejection: Rejected, durationMs: number): void {
@@ -172,6 +184,13 @@ function verdictOf(step: Extract<Step, { kind: "filter" | "screener" }>): Readon
     kept: step.after.map((endpoint) => endpoint.hostPort),
     removed: step.before.filter((endpoint) => !kept.has(endpoint)).map((endpoint) => endpoint.hostPort),
   };
+}
+
+/** A plain array: a typed one costs several times more memory for the few endpoints of a pool, and every decision is kept for a while. */
+function copyOf(values: Float64Array, count: number): readonly number[] {
+  const copy: number[] = [];
+  for (let i = 0; i < count; i++) copy.push(values[i] ?? 0);
+  return copy;
 }
 
 /** One row an endpoint: every scorer's score and weighted share, and the total the picker saw. */

@@ -324,7 +324,7 @@ export const eppFlags = {
   "decision-log-size": {
     group: "Operations",
     type: "int",
-    default: 256,
+    default: 100,
     min: 0,
     max: 100_000,
     help: "Decisions kept for /debug/decisions.",
