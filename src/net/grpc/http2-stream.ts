@@ -32,6 +32,10 @@ export interface StreamOwner {
   onError(error: unknown, what: string): void;
   /** Called once, when the stream has been ended and has still to say so to its client. */
   streamEnding(stream: Http2GrpcStream): void;
+  /** A message has begun and is not whole yet. */
+  messageUnfinished(stream: Http2GrpcStream): void;
+  /** Every message that has begun is whole. */
+  messageFinished(stream: Http2GrpcStream): void;
   /** Called once, after the handler heard of the end. */
   streamClosed(stream: Http2GrpcStream): void;
 }
@@ -56,6 +60,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   private readonly outgoing: MessageWriter;
   private flushScheduled: boolean;
   private isReading: boolean;
+  private isUnfinished: boolean;
   private responded: boolean;
   private ended: boolean;
   private endWritten: boolean;
@@ -85,6 +90,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     this.outgoing = new MessageWriter();
     this.flushScheduled = false;
     this.isReading = false;
+    this.isUnfinished = false;
     this.responded = false;
     this.ended = false;
     this.endWritten = false;
@@ -252,7 +258,21 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     } finally {
       this.isReading = false;
     }
+    this.noteUnfinished(!this.reader.isAtBoundary && !this.ended && !this.closed);
     if (this.outgoing.queuedBytes > 0 || (this.ended && !this.endWritten && !this.statusSent)) this.flush();
+  }
+
+  private noteUnfinished(isUnfinished: boolean): void {
+    if (isUnfinished === this.isUnfinished) return;
+    this.isUnfinished = isUnfinished;
+    if (isUnfinished) this.owner.messageUnfinished(this);
+    else this.owner.messageFinished(this);
+  }
+
+  /** The rest of a message has not come for longer than any gateway takes; what there is of it holds memory that others wait for. */
+  messageOverdue(): void {
+    this.noteUnfinished(false);
+    this.end(grpcStatus.deadlineExceeded, "a message was not finished in time");
   }
 
   peerEnded(): void {
@@ -287,6 +307,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   streamClosed(): void {
     if (this.closed) return;
     this.closed = true;
+    this.noteUnfinished(false);
     this.reader.stop();
     this.outgoing.clear();
     if (this.countedBytes > 0) this.count(0);

@@ -36,6 +36,8 @@ import {
 
 /** How long `drain` waits for goodbyes to reach clients after the last stream. */
 const goodbyeMs = 1_000;
+/** Above the sessions' default deadline of 90 s. */
+const defaultMessageTimeoutMs = 120_000;
 
 export async function createHttp2Transport(options: GrpcTransportOptions): Promise<GrpcTransport> {
   const transport = new Http2Transport(options);
@@ -58,6 +60,8 @@ class Http2Transport implements GrpcTransport, StreamOwner {
   private readonly connections: ConnectionWatch;
   /** Ended streams that have not closed yet, since when. */
   private readonly endingStreams: Map<Http2GrpcStream, number>;
+  /** Streams with a message that is not whole, and since when. */
+  private readonly unfinishedStreams: Map<Http2GrpcStream, number>;
   private draining: boolean;
   private quietWaiters: (() => void)[];
 
@@ -78,6 +82,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
       keepaliveMs: keepaliveMsOf(options),
     });
     this.endingStreams = new Map();
+    this.unfinishedStreams = new Map();
     this.draining = false;
     this.quietWaiters = [];
     this.server = this.createServer();
@@ -171,6 +176,10 @@ class Http2Transport implements GrpcTransport, StreamOwner {
     for (const [stream, sinceMs] of this.endingStreams) {
       if (nowMs - sinceMs >= this.handshakeTimeoutMs) stream.reset();
     }
+    const messageTimeoutMs = this.options.messageTimeoutMs ?? defaultMessageTimeoutMs;
+    for (const [stream, sinceMs] of this.unfinishedStreams) {
+      if (nowMs - sinceMs >= messageTimeoutMs) stream.messageOverdue();
+    }
   }
 
   private sessionOpened(session: ServerHttp2Session): void {
@@ -211,6 +220,14 @@ class Http2Transport implements GrpcTransport, StreamOwner {
 
   streamEnding(stream: Http2GrpcStream): void {
     this.endingStreams.set(stream, performance.now());
+  }
+
+  messageUnfinished(stream: Http2GrpcStream): void {
+    this.unfinishedStreams.set(stream, performance.now());
+  }
+
+  messageFinished(stream: Http2GrpcStream): void {
+    this.unfinishedStreams.delete(stream);
   }
 
   streamClosed(stream: Http2GrpcStream): void {

@@ -63,6 +63,8 @@ export interface GrpcTransportOptions {
    * client does not take the rest; 10 s unless given.
    */
   readonly handshakeTimeoutMs?: number;
+  /** A message that has begun and is not whole after this long ends its stream (120 s; http2 only). Longer than a request may take, so that a body is refused by its session first. */
+  readonly messageTimeoutMs?: number;
   /** How often a connection with open streams is pinged; one that has not answered by the next time is dropped. 30 s unless given. */
   readonly keepaliveMs?: number;
   /** A stream whose pendingBytes would exceed this (its client stopped reading) is reset; twice maxMessageBytes, at least 16 MiB, unless given. */

@@ -61,6 +61,7 @@ describe("the http2 transport, frame by frame", () => {
       maxHeaderBytes: 64 * 1024,
       idleTimeoutMs: 0,
       handshakeTimeoutMs: 200,
+      messageTimeoutMs: 150,
       receiveAllowance: received,
       sendAllowance: queued,
       methods: new Map([
@@ -111,6 +112,24 @@ describe("the http2 transport, frame by frame", () => {
     client.write(http2Frame(frameType.data, endStream, 1), http2Frame(frameType.resetStream, 0, 1, internalError));
     await until("the end", () => events.at(-1) === "closed reset");
     expect(events.filter((event) => event !== "halfClosed")).toEqual(["x", "closed reset"]);
+  });
+
+  it("ends a stream whose message is never finished, and gives back what it held", async () => {
+    const message = grpcMessage("y".repeat(50_000));
+    client.write(requestHeaders(1, "/t/t"), data("x"), http2Frame(frameType.data, 0, 1, message.subarray(0, 10_000)));
+    await until("the part", () => received.held > 0);
+    await until("the end", () => events.at(-1)?.startsWith("closed") === true);
+    expect(events.slice(0, 1)).toEqual(["x"]);
+    expect(received.held).toBe(0);
+    expect(transport.openStreams).toBe(0);
+  });
+
+  it("leaves a stream alone that is quiet between messages", async () => {
+    client.write(requestHeaders(1, "/t/t"), data("x"), requestHeaders(3, "/t/t"));
+    client.write(http2Frame(frameType.data, 0, 3, grpcMessage("z".repeat(50)).subarray(0, 10)));
+    await until("the overdue one", () => transport.openStreams === 1);
+    client.write(data("again"));
+    await until("the quiet one's message", () => events.includes("again"));
   });
 
   it("leaves a half-closed stream open until it is ended", async () => {
