@@ -82,7 +82,7 @@ Written by \`npm run bench\`; do not edit. Median of ${input.runs} runs, in brac
 
 - Machine: ${machine()}.
 - ${input.date.toISOString().slice(0, 10)}, ${Math.round(input.seconds)} s. Load average ${input.loadBefore.toFixed(1)} at the start, ${(loadavg()[0] ?? 0).toFixed(1)} at the end (the benchmark itself is about 2): what is more came from others on the machine, and latencies suffer from it more than CPU figures.
-- Latencies were measured at ${input.nice === 0 ? "the usual priority" : `nice ${input.nice}, so that others on the machine do not stand in the way`}; CPU and memory at the usual one.
+- ${input.nice === 0 ? "Everything was measured at the usual priority." : `Latencies were measured at nice ${input.nice}, so that others on the machine do not stand in the way; CPU and memory at the usual priority.`}
 - The picker runs on one core, plaintext, default configuration, 4 endpoints with metrics pages of 42 KB scraped every 50 ms; the load client runs on another core.
 - CPU is that of all threads of the picker's process, from \`/proc/PID/task/*/schedstat\`; scraping and garbage collection are in it.
 
