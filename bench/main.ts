@@ -57,6 +57,9 @@ function chosen(names: string | undefined): readonly Measurement[] {
 }
 
 const startedMs = performance.now();
+// Ends by exit, so that what rig.ts started is ended too.
+process.once("SIGINT", () => process.exit(130));
+process.once("SIGTERM", () => process.exit(143));
 
 function say(text: string): void {
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(0).padStart(4);
