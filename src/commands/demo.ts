@@ -97,7 +97,7 @@ export const demo = defineCommand({
   name: "demo",
   summary: "Envoy, the picker and four simulated workers, with traffic and a comparison",
   description:
-    "Starts a real Envoy, the picker and simulated workers on loopback, replays a multi-turn workload under the default\nconfiguration and then under random picking, and prints both. Leaves nothing running.",
+    "Starts a real Envoy, the picker and simulated workers on loopback, replays a multi-turn workload under the default configuration and then under random picking, and prints both. Leaves nothing running.",
   examples: [
     "signalbox demo",
     "signalbox demo --keep",

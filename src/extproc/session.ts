@@ -16,7 +16,7 @@ import {
 } from "../net/grpc/transport.ts";
 import type { Decision, PendingDecision, Subset } from "../pipeline/contracts.ts";
 import { InferenceRequest } from "../request/inference-request.ts";
-import type { ParsedBody } from "../request/parsed-body.ts";
+import { opaqueBody, type ParsedBody } from "../request/parsed-body.ts";
 import { type Rejection, reject } from "../request/rejection.ts";
 import { AnswerPhase, restoresModel } from "./answer-phase.ts";
 import { type BodyMode, CodecError, type Incoming } from "./messages.ts";
@@ -54,21 +54,6 @@ const noRoom = reject("ServiceUnavailable", "too many request bytes are waiting;
   errorCode: "overloaded",
   retryAfterSeconds: 1,
 });
-
-/** A request whose body nobody reads: none, or one that the gateway's mode hides. */
-const opaqueBody: ParsedBody = {
-  api: "opaque",
-  parser: "passthrough-parser",
-  model: "",
-  modelRange: undefined,
-  stream: false,
-  maxOutputTokens: undefined,
-  user: undefined,
-  cacheSalt: undefined,
-  nvextRange: undefined,
-  prompt: { kind: "opaque" },
-  readsResponse: false,
-};
 
 export class Session implements GrpcStreamHandler, Waiting {
   readonly deadlineMs: number;

@@ -50,6 +50,21 @@ export interface ParsedBody {
   /** Range of the value of a top-level `nvext` object. */
   readonly nvextRange: ByteRange | undefined;
   readonly prompt: Prompt;
-  /** False where the answer holds nothing the picker reads (Anthropic count_tokens, passthrough of unknown gRPC): the reference skips its response phase. */
+  /** False where the answer holds nothing the picker reads (Anthropic count_tokens, a request without a body that was seen). */
   readonly readsResponse: boolean;
 }
+
+/** A request whose body nobody reads: none, or one that the gateway's mode hides. */
+export const opaqueBody: ParsedBody = {
+  api: "opaque",
+  parser: "passthrough-parser",
+  model: "",
+  modelRange: undefined,
+  stream: false,
+  maxOutputTokens: undefined,
+  user: undefined,
+  cacheSalt: undefined,
+  nvextRange: undefined,
+  prompt: { kind: "opaque" },
+  readsResponse: false,
+};

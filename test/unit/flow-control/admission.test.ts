@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import { createSheddingAdmission } from "../../../src/flow-control/admission.ts";
 import { InferenceRequest } from "../../../src/request/inference-request.ts";
+import { opaqueBody } from "../../../src/request/parsed-body.ts";
 import type { Rejection } from "../../../src/request/rejection.ts";
 
 function withPriority(priority: number): InferenceRequest {
@@ -10,19 +11,7 @@ function withPriority(priority: number): InferenceRequest {
     path: "/v1/completions",
     headers: new Map(),
     body: Buffer.alloc(0),
-    parsed: {
-      api: "opaque",
-      parser: "passthrough-parser",
-      model: "",
-      modelRange: undefined,
-      stream: false,
-      maxOutputTokens: undefined,
-      user: undefined,
-      cacheSalt: undefined,
-      nvextRange: undefined,
-      prompt: { kind: "opaque" },
-      readsResponse: false,
-    },
+    parsed: opaqueBody,
     receivedAtMs: 0,
   });
   request.priority = priority;
