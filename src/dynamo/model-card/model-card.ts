@@ -1,0 +1,58 @@
+/** A worker's ModelDeploymentCard: what it serves and with which files a prompt becomes its tokens. */
+
+export type WorkerRole = "aggregated" | "prefill" | "decode" | "encode";
+
+/** A file of the model with the digest that what is read must have. */
+export interface CheckedFile {
+  /** Local path, "file://", "http(s)://", or "hf://repo[@revision]/file". */
+  readonly path: string;
+  /** "blake3:<hex>". */
+  readonly checksum: string;
+  readonly sizeBytes: number | undefined;
+}
+
+export interface ModelCard {
+  readonly displayName: string;
+  readonly slug: string;
+  readonly sourcePath: string | undefined;
+  /** Names besides displayName under which the model is served. */
+  readonly aliases: readonly string[];
+  readonly config: CheckedFile | undefined;
+  readonly tokenizer: CheckedFile | undefined;
+  /** tokenizer_config.json: its `chat_template`, `bos_token` and so on. */
+  readonly tokenizerConfig: CheckedFile | undefined;
+  /** A template in a file of its own; goes before the one in tokenizerConfig. */
+  readonly chatTemplate: CheckedFile | undefined;
+  readonly generationConfig: CheckedFile | undefined;
+  /** Tokens; 0 = no limit known. */
+  readonly contextLength: number;
+  readonly kvCacheBlockSize: number;
+  /** "Chat", "Completions", "Prefill", …; empty for a prefill worker of 1.6. */
+  readonly modelTypes: readonly string[];
+  readonly modelInput: "Tokens" | "Text" | "Tensor";
+  /** Undefined in cards before 1.3: such a worker is never ready. */
+  readonly role: WorkerRole | undefined;
+  /** Any of these groups of roles must be present as a whole for the worker to serve. */
+  readonly needs: readonly (readonly WorkerRole[])[];
+  readonly lora: { readonly name: string; readonly maxAdapters: number | undefined } | undefined;
+  readonly runtime: RuntimeConfig;
+  /** What must agree between the workers of one set; equal cards have equal fingerprints. */
+  readonly fingerprint: string;
+}
+
+export interface RuntimeConfig {
+  readonly totalKvBlocks: number | undefined;
+  readonly maxNumSeqs: number | undefined;
+  readonly maxNumBatchedTokens: number | undefined;
+  readonly dataParallelStartRank: number;
+  readonly dataParallelSize: number;
+  readonly hasLocalIndexer: boolean;
+  readonly publishesKvEvents: boolean;
+  readonly isEagle: boolean;
+  readonly taints: readonly string[];
+  readonly stableRoutingId: string | undefined;
+  readonly topologyDomains: ReadonlyMap<string, string>;
+  readonly kvTransferDomain: string | undefined;
+  readonly kvTransferEnforcement: "required" | "preferred" | undefined;
+  readonly kvTransferPreferredWeight: number | undefined;
+}

@@ -1,0 +1,133 @@
+/**
+ * What the PrefillRouter is to its callers: give it workers, KV events and requests, and it says which prefill and which decode worker serve a
+ * request and keeps the books of both. Nothing here knows of gateways, HTTP or endpoints.
+ */
+import type { RouterConfigOverride } from "./config.ts";
+
+/** One rank of one worker; u64 id as bigint. */
+export interface WorkerRank {
+  readonly workerId: bigint;
+  readonly dpRank: number;
+}
+
+export type Stage = "prefill" | "decode";
+
+/** What the router knows of a worker. A worker of role "aggregated" does both stages. */
+export interface RouterWorker {
+  readonly id: bigint;
+  readonly role: "aggregated" | Stage;
+  readonly dataParallelStartRank: number;
+  readonly dataParallelSize: number;
+  /** KV blocks of one rank; undefined = unknown. */
+  readonly totalKvBlocks: number | undefined;
+  /** Undefined makes the worker unschedulable while a threshold is set that needs it. */
+  readonly maxNumBatchedTokens: number | undefined;
+  readonly taints: readonly string[];
+  /** A name that outlives the worker's id, for session affinity. */
+  readonly stableRoutingId: string | undefined;
+  readonly topologyDomains: ReadonlyMap<string, string>;
+  readonly kvTransferDomain: string | undefined;
+  readonly kvTransferEnforcement: "required" | "preferred" | undefined;
+  readonly kvTransferPreferredWeight: number | undefined;
+  /** Adapters it has loaded; a request for one prefers or requires workers that have it, as the configuration says. */
+  readonly loras: ReadonlySet<string>;
+}
+
+export interface RoutingConstraints {
+  readonly requiredTaints: readonly string[];
+  /** Weight by taint. */
+  readonly preferredTaints: ReadonlyMap<string, number>;
+}
+
+export interface PlanRequest {
+  /** For logs only: clients may repeat it. */
+  readonly requestId: string;
+  /** Prompt tokens, the incomplete last block included. */
+  readonly isl: number;
+  /** XXH3 of each complete block and the rolling hashes of the chain: u64 as u32 pairs, low word first. Empty where the tokens are not known. */
+  readonly blockHashes: Uint32Array;
+  readonly sequenceHashes: Uint32Array;
+  readonly loraName?: string | undefined;
+  readonly expectedOutputTokens?: number | undefined;
+  /** Seconds this request jumps ahead in its queue; ≥ 0. */
+  readonly priorityJump?: number;
+  /** Higher goes first, whatever has waited longer. */
+  readonly strictPriority?: number;
+  readonly policyClass?: string | undefined;
+  /** Refuse at once instead of waiting in a queue. */
+  readonly doNotQueue?: boolean;
+  readonly constraints?: RoutingConstraints;
+  /** Only these may be chosen, by stage or for both. */
+  readonly allowedWorkerIds?: ReadonlySet<bigint> | undefined;
+  readonly pinned?: { readonly prefill?: PinnedWorker | undefined; readonly decode?: PinnedWorker | undefined };
+  /** Chosen when eligible, else the others. */
+  readonly preferred?: { readonly prefill?: WorkerRank | undefined; readonly decode?: WorkerRank | undefined };
+  readonly sessionId?: string | undefined;
+  /** The session ends with this request. */
+  readonly isSessionFinal?: boolean;
+  readonly override?: RouterConfigOverride | undefined;
+}
+
+export interface PinnedWorker {
+  readonly workerId: bigint;
+  /** Undefined: any rank of it. */
+  readonly dpRank: number | undefined;
+}
+
+export interface Leg {
+  readonly worker: RouterWorker;
+  readonly dpRank: number;
+  /** Blocks of the prompt the rank holds, by tier, and the tokens that saves (weighted, as the cost counts them). */
+  readonly deviceBlocks: number;
+  readonly hostBlocks: number;
+  readonly diskBlocks: number;
+  readonly cachedTokens: number;
+  readonly cost: number;
+}
+
+/** The books of one planned request. Every method may be called late, twice or not at all but `free`, which is idempotent. */
+export interface Booking {
+  /** Minted, unique: a UUID. */
+  readonly id: string;
+  /** First byte of the answer: the prompt is computed, its tokens stop counting. */
+  prefillCompleted(): void;
+  /** One more block of output, where the configuration tracks them; `decay` in [0, 1] is how much of the expected output is left. */
+  outputBlock(decay?: number): void;
+  free(): void;
+}
+
+export type Plan =
+  | { readonly mode: "aggregated"; readonly prefill: undefined; readonly decode: Leg; readonly booking: Booking }
+  | { readonly mode: "disaggregated"; readonly prefill: Leg; readonly decode: Leg; readonly booking: Booking };
+
+export type PlanRefusal =
+  | { readonly kind: "no-workers"; readonly stage: Stage; readonly message: string }
+  | { readonly kind: "overloaded"; readonly stage: Stage; readonly message: string }
+  | { readonly kind: "queue-full"; readonly stage: Stage; readonly message: string; readonly policyClass: string }
+  | { readonly kind: "pinned-unavailable"; readonly stage: Stage; readonly message: string }
+  | { readonly kind: "not-ready"; readonly message: string }
+  | { readonly kind: "closed"; readonly message: string };
+
+export type PlanOutcome =
+  | { readonly kind: "planned"; readonly plan: Plan }
+  | { readonly kind: "refused"; readonly refusal: PlanRefusal };
+
+export interface PendingPlan {
+  /** Leaves the queue; `done` is not called after it. A no-op once planned: then the booking is to be freed. */
+  cancel(): void;
+}
+
+/** One router for the workers of one model in one namespace (one worker set). */
+export interface PrefillRouter {
+  /**
+   * Chooses and books both legs in one step, or neither. `done` is called exactly once, before `plan` returns unless the request waits in
+   * a queue.
+   */
+  plan(request: PlanRequest, done: (outcome: PlanOutcome) => void): PendingPlan;
+  upsertWorker(worker: RouterWorker): void;
+  /** Its bookings end, its blocks are forgotten. */
+  removeWorker(workerId: bigint): void;
+  /** A refused or broken answer: out of the choice until it is upserted again or `forMs` have passed. */
+  suspectWorker(workerId: bigint, forMs: number): void;
+  close(): void;
+}

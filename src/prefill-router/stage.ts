@@ -1,0 +1,95 @@
+/**
+ * One stage of routing (prefill, or decode and aggregated): its workers, what they have active, and the choice among them. Pure: no timers,
+ * no I/O; time and randomness are arguments. The queue and the plan stand on top of it (plan.ts).
+ */
+import type { KvMatches } from "../data/prefix-index/kv-index.ts";
+import type { StageSettings } from "./config.ts";
+import type { PinnedWorker, RouterWorker, RoutingConstraints, Stage, WorkerRank } from "./contracts.ts";
+
+export interface StageRequest {
+  readonly isl: number;
+  readonly sequenceHashes: Uint32Array;
+  /** Undefined: no overlap is known or wanted. */
+  readonly matches: KvMatches | undefined;
+  readonly loraName: string | undefined;
+  readonly expectedOutputTokens: number | undefined;
+  readonly allowedWorkerIds: ReadonlySet<bigint> | undefined;
+  readonly pinned: PinnedWorker | undefined;
+  readonly preferred: WorkerRank | undefined;
+  readonly constraints: RoutingConstraints | undefined;
+  /** The configuration with the request's overrides and the stage's own (a decode leg after a remote prefill) applied. */
+  readonly settings: StageSettings;
+}
+
+export interface Selected {
+  readonly kind: "selected";
+  readonly worker: RouterWorker;
+  readonly dpRank: number;
+  /** Dense number of the rank within the stage, valid until the worker is removed. */
+  readonly slot: number;
+  readonly cost: number;
+  readonly deviceBlocks: number;
+  readonly hostBlocks: number;
+  readonly diskBlocks: number;
+  readonly cachedTokens: number;
+  /** Blocks active on the rank once this request runs there. */
+  readonly potentialDecodeBlocks: number;
+}
+
+export type Selection =
+  | Selected
+  | {
+      readonly kind: "none";
+      readonly why: "no-workers" | "overloaded" | "filtered" | "pinned-unavailable";
+      readonly message: string;
+    };
+
+/** One request's share of one rank's load. Idempotent; harmless after the worker has left. */
+export interface StageBooking {
+  readonly id: string;
+  prefillCompleted(): void;
+  outputBlock(decay: number | undefined): void;
+  free(): void;
+}
+
+export interface RankLoad {
+  readonly workerId: bigint;
+  readonly dpRank: number;
+  readonly activePrefillTokens: number;
+  readonly activeDecodeBlocks: number;
+  readonly activeRequests: number;
+}
+
+/** What replicas tell each other of bookings, and what metrics count. */
+export interface StageObserver {
+  booked?(booking: StageBooking, rank: WorkerRank, request: StageRequest, prefillTokens: number): void;
+  prefillCompleted?(bookingId: string, rank: WorkerRank): void;
+  freed?(bookingId: string, rank: WorkerRank): void;
+}
+
+export interface WorkerStage {
+  readonly stage: Stage;
+  select(request: StageRequest, nowMs: number, random: () => number): Selection;
+  /** Books what `select` chose in the same turn of the event loop; `id` is the caller's, unique. */
+  book(id: string, selected: Selected, request: StageRequest, nowMs: number): StageBooking;
+  /** A booking of another replica; unknown ranks are remembered until their worker appears or the booking ends. */
+  bookRemote(
+    id: string,
+    rank: WorkerRank,
+    sequenceHashes: Uint32Array,
+    prefillTokens: number,
+    expectedOutputTokens: number | undefined,
+    nowMs: number,
+  ): StageBooking;
+  /** Whether every eligible rank has more active prefill tokens than threshold × its max_num_batched_tokens: then a request waits. */
+  isSaturated(request: StageRequest, threshold: number): boolean;
+  upsertWorker(worker: RouterWorker): void;
+  removeWorker(workerId: bigint): void;
+  /** The index's number for a rank's blocks; undefined for a rank without an index. */
+  setHolder(rank: WorkerRank, holder: number | undefined): void;
+  /** Bookings older than maxAgeMs are freed; returns how many. */
+  reap(nowMs: number, maxAgeMs: number): number;
+  loads(): readonly RankLoad[];
+  observe(observer: StageObserver): () => void;
+  readonly workers: ReadonlyMap<bigint, RouterWorker>;
+}
