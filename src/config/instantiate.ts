@@ -148,6 +148,7 @@ function planOf(
   if (handler === undefined) return undefined;
   return {
     handler: handler as unknown as SchedulingPlan["handler"],
+    planner: withMethod("plan").find(({ name }) => name === config.profileHandler),
     profiles,
     screeners: withMethod("screen"),
     admitters: withMethod("admit"),

@@ -24,12 +24,6 @@ const steeringHeaders: ReadonlySet<string> = new Set([
   "x-encoder-hosts-ports",
   "x-data-parallel-host-port",
   "x-kv-cache-source-host-port",
-  "x-dynamo-worker-instance-id",
-  "x-dynamo-dp-rank",
-  "x-dynamo-routing-mode",
-  "x-dynamo-prefill-instance-id",
-  "x-dynamo-prefill-dp-rank",
-  "x-dynamo-epp-booking-id",
   "x-worker-instance-id",
   "x-prefill-instance-id",
   "x-dp-rank",
@@ -37,9 +31,30 @@ const steeringHeaders: ReadonlySet<string> = new Set([
   "x-prefill-dp-rank",
 ]);
 
+/**
+ * What a client may tell a Dynamo frontend about its own request: session, queue class and other metadata, priority. Every other
+ * `x-dynamo-` header is an order to the frontend or to a worker, known today or not, and is the picker's to give.
+ */
+const clientDynamoHeaders: ReadonlySet<string> = new Set([
+  "x-dynamo-session-id",
+  "x-dynamo-session-final",
+  "x-dynamo-request-priority",
+  "x-dynamo-request-strict-priority",
+]);
+const dynamoPrefix = "x-dynamo-";
+const dynamoMetadataPrefix = "x-dynamo-meta-";
+
+function isDynamoOrder(name: string): boolean {
+  return name.startsWith(dynamoPrefix) && !name.startsWith(dynamoMetadataPrefix) && !clientDynamoHeaders.has(name);
+}
+
 /** The destination itself is overwritten, never removed: gateways differ in whether they remove before or after they set. */
 export function isSteeringHeader(name: string): boolean {
-  return steeringHeaders.has(name) || (name.startsWith(destinationHeader) && name.length > destinationHeader.length);
+  return (
+    steeringHeaders.has(name) ||
+    isDynamoOrder(name) ||
+    (name.startsWith(destinationHeader) && name.length > destinationHeader.length)
+  );
 }
 
 /** Never echoed (pkg/common/envoy/headers.go): the picker's own control headers, and the length that may change. */

@@ -1,15 +1,23 @@
 /**
- * One decision on its way: route, candidates, admission, screeners, producers, admitters, schedule, assign. It runs through without a
- * promise unless admission or a producer waits. Nothing is booked before `assigned`, so leaving early has nothing to release but places
- * in queues.
+ * One decision on its way: route, candidates, admission, screeners, producers, admitters, plan, schedule, assign. It runs through without a
+ * promise unless admission, a producer or a planner waits. Leaving early gives back places in queues and what a planner booked; everything
+ * else is booked in `assigned`.
  */
 import type { Endpoints } from "../data/endpoint.ts";
 import type { Assignment, EndCause } from "../data/producer.ts";
 import type { WaitingAdmission } from "../flow-control/admission.ts";
 import type { InferenceRequest } from "../request/inference-request.ts";
 import type { Rejection } from "../request/rejection.ts";
-import { type Cycle, isRejection } from "../scheduling/contracts.ts";
-import { scheduleScreened, screen } from "../scheduling/scheduler.ts";
+import {
+  type Cycle,
+  isRejection,
+  type Named,
+  type PendingPlanning,
+  type Planner,
+  type PlannerOutcome,
+  type PlanOffer,
+} from "../scheduling/contracts.ts";
+import { filterByProfile, scheduleScreened, screen } from "../scheduling/scheduler.ts";
 import { prefersIfAvailable, prefixHolders } from "./conditional-decode.ts";
 import type { Decision, PendingDecision, Subset } from "./contracts.ts";
 import type { DecisionRecording } from "./decision-sink.ts";
@@ -52,6 +60,10 @@ export class Deciding implements PendingDecision {
   #recording: DecisionRecording | undefined;
   #waiting: WaitingAdmission | undefined;
   #production: Production | undefined;
+  #planning: PendingPlanning | undefined;
+  #isFollowing = false;
+  /** Booked, and not yet an exchange's. */
+  #plan: Extract<PlannerOutcome, { kind: "planned" }> | undefined;
 
   constructor(
     request: InferenceRequest,
@@ -78,6 +90,7 @@ export class Deciding implements PendingDecision {
     this.#done = undefined;
     this.#waiting?.cancel(cause);
     this.#production?.cancel();
+    this.#planning?.cancel();
     this.#countCancelled(cause);
     this.#recording?.ended(cause, undefined, this.#elapsedMs());
     this.#settled();
@@ -179,8 +192,47 @@ export class Deciding implements PendingDecision {
       this.#reject({ ...denial, message: `request cannot be admitted: ${denial.message}` });
       return;
     }
-    const { onPluginError, timer } = this.#hooks;
-    const result = scheduleScreened(plan, cycle, eligible, this.#recording, onPluginError, timer);
+    if (plan.planner === undefined) this.#runProfiles(cycle, eligible);
+    else this.#planned(plan.planner, cycle, eligible);
+  }
+
+  /** Lets the planner choose among the candidates; the profiles then run over what it chose. */
+  #planned(planner: Named<Planner>, cycle: Cycle, candidates: Endpoints): void {
+    const { plan, onPluginError, timer } = this.#hooks;
+    const offer: PlanOffer = {
+      candidates,
+      eligible: (profile) => filterByProfile(plan, profile, cycle, candidates, onPluginError, timer),
+    };
+    const startMs = this.#dependencies.now();
+    let isSync = true;
+    const planning = planner.plugin.plan(cycle, offer, (outcome) => {
+      this.#planning = undefined;
+      this.#hooks.ran("ProfilePicker", planner, startMs);
+      const go = (): void => this.#follow(outcome);
+      if (this.#done === undefined) abandon(outcome);
+      else if (isSync) go();
+      else this.#guarded(go);
+    });
+    isSync = false;
+    if (this.#done !== undefined && !this.#isFollowing) this.#planning = planning;
+  }
+
+  #follow(outcome: PlannerOutcome): void {
+    this.#isFollowing = true;
+    if (isRejection(outcome)) {
+      this.#reject(outcome);
+      return;
+    }
+    this.#plan = outcome;
+    // What has left while the request waited is not sent to, however good the plan was.
+    const destinations = this.#stillThere(outcome.destinations);
+    if (destinations.length === 0) this.#reject(noCandidates);
+    else this.#runProfiles(this.#cycle(), destinations);
+  }
+
+  #runProfiles(cycle: Cycle, candidates: Endpoints): void {
+    const { plan, onPluginError, timer } = this.#hooks;
+    const result = scheduleScreened(plan, cycle, candidates, this.#recording, onPluginError, timer);
     const durationMs = this.#dependencies.now() - cycle.nowMs;
     const destination = result.kind === "scheduled" ? result.destinations[0] : undefined;
     const status = destination === undefined ? "failure" : "success";
@@ -203,6 +255,8 @@ export class Deciding implements PendingDecision {
     try {
       const upstreamHeaders = new HeaderList();
       this.#hooks.assigned(this.#request, assignment, upstreamHeaders);
+      // From here on the exchange's end gives back what was booked.
+      this.#plan = undefined;
       exchange.decided();
       this.#logScheduled(result);
       this.#recording?.scheduled(result, this.#elapsedMs());
@@ -246,6 +300,9 @@ export class Deciding implements PendingDecision {
   }
 
   #settled(): void {
+    const plan = this.#plan;
+    this.#plan = undefined;
+    plan?.abandoned();
     this.#hooks.release();
     this.#owner.settled(this);
   }
@@ -259,6 +316,7 @@ export class Deciding implements PendingDecision {
       this.#dependencies.log.error({ requestId: this.#request.id, error }, "a decision failed");
       if (this.#done === undefined) return;
       this.#production?.cancel();
+      this.#planning?.cancel();
       this.#finish({ kind: "rejected", rejection: internalError });
       this.#countRefused(internalError.code);
     }
@@ -289,4 +347,8 @@ export class Deciding implements PendingDecision {
   #elapsedMs(): number {
     return this.#dependencies.now() - this.#request.receivedAtMs;
   }
+}
+
+function abandon(outcome: PlannerOutcome): void {
+  if (!isRejection(outcome)) outcome.abandoned();
 }

@@ -1,8 +1,8 @@
 /**
  * The one object every layer sees: headers, body bytes as they came, what the parser found, and what routing decided about it.
- * The body is never re-serialised; a model rewrite is a splice applied when the bytes leave.
+ * The body is never re-serialised; a model rewrite and every other edit is a splice applied when the bytes leave.
  */
-import type { ParsedBody } from "./parsed-body.ts";
+import type { ByteRange, ParsedBody } from "./parsed-body.ts";
 
 /** Request headers by lower-case name; of a repeated header the last value wins, as in the reference. */
 export type HeaderLookup = ReadonlyMap<string, string>;
@@ -17,7 +17,13 @@ export class AttributeKey<Value> {
   }
 }
 
+/** Bytes that take the place of a range of the body when it leaves. */
+export interface BodyEdit extends ByteRange {
+  readonly bytes: Buffer;
+}
+
 const noBody = Buffer.alloc(0);
+const noEdits: readonly BodyEdit[] = Object.freeze([]);
 
 export class InferenceRequest {
   /** x-request-id, kept or minted. Clients may repeat one: never a key for bookings. */
@@ -41,6 +47,7 @@ export class InferenceRequest {
   promptTokens: number;
 
   #body: Buffer;
+  #edits: BodyEdit[] | undefined;
   readonly #attributes = new Map<AttributeKey<unknown>, unknown>();
 
   constructor(init: {
@@ -71,6 +78,17 @@ export class InferenceRequest {
   /** Drops the body: it has left and an answer is coming, which may take minutes. Ranges in `parsed` point at nothing afterwards. */
   releaseBody(): void {
     this.#body = noBody;
+    this.#edits = undefined;
+  }
+
+  /** Replaces a range of the body when it leaves; an empty range inserts. Ranges of several edits must not overlap, nor touch a model name. */
+  edit(edit: BodyEdit): void {
+    this.#edits ??= [];
+    this.#edits.push(edit);
+  }
+
+  get edits(): readonly BodyEdit[] {
+    return this.#edits ?? noEdits;
   }
 
   attribute<Value>(key: AttributeKey<Value>): Value | undefined {

@@ -85,6 +85,38 @@ export interface ProfileHandler {
   primaryProfile(cycle: Cycle, outcomes: ReadonlyMap<string, ProfileOutcome>): string | Rejection;
 }
 
+/** What a planner may choose from. */
+export interface PlanOffer {
+  /** Endpoints that the gateway allows and that screeners left. Never empty. */
+  readonly candidates: Endpoints;
+  /** Those of them that the filters of a profile leave; all of them for a profile that the configuration does not have. */
+  eligible(profile: string): Endpoints;
+}
+
+export type PlannerOutcome =
+  | {
+      readonly kind: "planned";
+      /** Destination first. Never empty. */
+      readonly destinations: Endpoints;
+      /** Called instead of `assigned` when the request goes nowhere after all: gives back what the plan booked. */
+      readonly abandoned: () => void;
+    }
+  | Rejection;
+
+export interface PendingPlanning {
+  /** The request is gone: gives back everything; `done` is not called after it. A no-op once done. */
+  cancel(): void;
+}
+
+/**
+ * A profile handler that decides by a plan of its own, which may wait and books what it takes. The profiles then run over the planned
+ * destinations only. It plays the roles of an observer, too: what it booked ends with `ended`.
+ */
+export interface Planner {
+  /** Calls done exactly once, before it returns unless it waits, unless cancelled first. */
+  plan(cycle: Cycle, offer: PlanOffer, done: (outcome: PlannerOutcome) => void): PendingPlanning;
+}
+
 /** May refuse a request before it is scheduled. */
 export interface Admitter {
   admit(cycle: Cycle, endpoints: Endpoints): Rejection | undefined;
@@ -102,6 +134,7 @@ export type SchedulingPlugin = Partial<
     Scorer &
     Picker &
     ProfileHandler &
+    Planner &
     Admitter &
     RequestHeaderProcessor &
     DataProducer &
@@ -133,6 +166,8 @@ export interface WeightedScorer extends Named<Scorer> {
 /** Everything scheduling runs: what the configuration loads and a hot reload swaps as a whole. */
 export interface SchedulingPlan {
   readonly handler: Named<ProfileHandler>;
+  /** The handler, when it plans. */
+  readonly planner?: Named<Planner> | undefined;
   readonly profiles: ReadonlyMap<string, Profile>;
   readonly screeners: readonly Named<Screener>[];
   readonly admitters: readonly Named<Admitter>[];

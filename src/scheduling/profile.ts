@@ -40,9 +40,35 @@ const totalsScratch = new Scratch();
 const scoresScratch = new Scratch();
 
 export function runProfile(profile: Profile, cycle: Cycle, candidates: Endpoints, watch: PluginWatch): ProfileOutcome {
-  const { trace, onPluginError, timer } = watch;
+  const { timer } = watch;
+  watch.trace?.profileStarted?.(profile.name);
+  const filtered = runFilters(profile, cycle, candidates, watch);
+  if ("kind" in filtered) return filtered;
+  const endpoints = filtered;
+  // Only when the candidates were empty from the start: there is nothing to score.
+  if (endpoints.length === 0) return { kind: "no-endpoints", filter: "" };
+
   let startedMs = timer === undefined ? 0 : timer.now();
-  trace?.profileStarted?.(profile.name);
+  const totals = totalsScratch.zeroed(endpoints.length);
+  for (const scorer of profile.scorers) {
+    addScores(profile, scorer, cycle, endpoints, totals, watch);
+    startedMs = lap(timer, startedMs, "Scorer", scorer);
+  }
+
+  const picked = pick(profile.picker, cycle, endpoints, totals, watch);
+  lap(timer, startedMs, "Picker", profile.picker);
+  watch.trace?.picked(profile.name, profile.picker.name, endpoints, totals, picked);
+  return { kind: "picked", endpoints: picked, totals: new EndpointTotals(endpoints, totals) };
+}
+
+/** What the profile's filters leave, or the filter that left nothing. */
+export function runFilters(
+  profile: Profile,
+  cycle: Cycle,
+  candidates: Endpoints,
+  { trace, onPluginError, timer }: PluginWatch,
+): Endpoints | Extract<ProfileOutcome, { kind: "no-endpoints" }> {
+  let startedMs = timer === undefined ? 0 : timer.now();
   let endpoints = candidates;
   for (const filter of profile.filters) {
     const before = endpoints;
@@ -56,19 +82,7 @@ export function runProfile(profile: Profile, cycle: Cycle, candidates: Endpoints
     trace?.filtered(profile.name, filter.name, before, endpoints);
     if (endpoints.length === 0) return { kind: "no-endpoints", filter: filter.name };
   }
-  // Only when the candidates were empty from the start: there is nothing to score.
-  if (endpoints.length === 0) return { kind: "no-endpoints", filter: "" };
-
-  const totals = totalsScratch.zeroed(endpoints.length);
-  for (const scorer of profile.scorers) {
-    addScores(profile, scorer, cycle, endpoints, totals, watch);
-    startedMs = lap(timer, startedMs, "Scorer", scorer);
-  }
-
-  const picked = pick(profile.picker, cycle, endpoints, totals, watch);
-  lap(timer, startedMs, "Picker", profile.picker);
-  trace?.picked(profile.name, profile.picker.name, endpoints, totals, picked);
-  return { kind: "picked", endpoints: picked, totals: new EndpointTotals(endpoints, totals) };
+  return endpoints;
 }
 
 function addScores(

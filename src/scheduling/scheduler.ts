@@ -14,7 +14,7 @@ import {
   type SchedulingResult,
 } from "./contracts.ts";
 import { lap, type PluginErrorSink, type PluginTimer, type PluginWatch } from "./plugin-watch.ts";
-import { checkedList, runProfile } from "./profile.ts";
+import { checkedList, runFilters, runProfile } from "./profile.ts";
 
 /** Screens the candidates and schedules: what a caller without data producers or admitters needs. */
 export function schedule(
@@ -108,6 +108,23 @@ export function scheduleScreened(
       return outcome satisfies never;
   }
 }
+
+/** What the filters of one profile leave of the candidates; all of them when there is no such profile. */
+export function filterByProfile(
+  plan: SchedulingPlan,
+  name: string,
+  cycle: Cycle,
+  candidates: Endpoints,
+  onPluginError?: PluginErrorSink,
+  timer?: PluginTimer,
+): Endpoints {
+  const profile = plan.profiles.get(name);
+  if (profile === undefined || profile.filters.length === 0) return candidates;
+  const filtered = runFilters(profile, cycle, candidates, { trace: undefined, onPluginError, timer });
+  return "kind" in filtered ? noEndpoints : filtered;
+}
+
+const noEndpoints: Endpoints = Object.freeze([]);
 
 /** Lets the handler ask for profiles until it asks for none; returns its refusal, if any. */
 function runProfiles(

@@ -10,6 +10,7 @@ import type {
   Filter,
   Named,
   Picker,
+  Planner,
   ProfileHandler,
   SchedulingPlan,
   Scorer,
@@ -81,12 +82,14 @@ export interface PlanParts {
   readonly admitters?: SchedulingPlan["admitters"];
   readonly headerProcessors?: SchedulingPlan["headerProcessors"];
   readonly handler?: ProfileHandler;
+  readonly planner?: Planner;
   readonly picker?: Picker;
 }
 
 export function plan(parts: PlanParts = {}): SchedulingPlan {
   return {
     handler: named("handler", parts.handler ?? singleProfile),
+    planner: parts.planner === undefined ? undefined : named("handler", parts.planner),
     profiles: new Map([
       [
         "default",

@@ -55,6 +55,21 @@ describe("outgoingBody", () => {
     );
   });
 
+  it("inserts and replaces what plugins ask for, in the order of the body, beside the model", () => {
+    const edited = request("/v1/completions", '{"prompt":"p","model":"m"}');
+    edited.edit({ start: 26 - 1, end: 26 - 1, bytes: Buffer.from(',"nvext":{}') });
+    edited.edit({ start: 11 - 1, end: 13, bytes: Buffer.from('"q"') });
+    edited.targetModel = "t";
+    expect(Buffer.concat(outgoingBody(edited)).toString()).toBe('{"prompt":"q","model":"t","nvext":{}}');
+  });
+
+  it("refuses edits that overlap rather than send a broken body", () => {
+    const edited = request("/v1/completions", '{"prompt":"p","model":"m"}');
+    edited.edit({ start: 2, end: 8, bytes: Buffer.from("x") });
+    edited.edit({ start: 5, end: 9, bytes: Buffer.from("y") });
+    expect(() => outgoingBody(edited)).toThrow(RangeError);
+  });
+
   it("reads as the same object with the target's name, whatever the names", () => {
     fc.assert(
       fc.property(
