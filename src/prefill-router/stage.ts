@@ -34,6 +34,8 @@ export interface Selected {
   readonly cachedTokens: number;
   /** Blocks active on the rank once this request runs there. */
   readonly potentialDecodeBlocks: number;
+  /** Prompt tokens the rank still has to compute, without this request. */
+  readonly activePrefillTokens: number;
 }
 
 export type Selection =
@@ -50,6 +52,18 @@ export interface StageBooking {
   prefillCompleted(): void;
   outputBlock(decay: number | undefined): void;
   free(): void;
+}
+
+/** Why a rank stands where it does in a choice; for the decision log. */
+export interface RankExplanation {
+  readonly workerId: bigint;
+  readonly dpRank: number;
+  /** Undefined: eligible. */
+  readonly excluded: string | undefined;
+  /** Undefined where excluded. */
+  readonly cost: number | undefined;
+  /** The cost's terms by name. */
+  readonly terms: Readonly<Record<string, number>>;
 }
 
 export interface RankLoad {
@@ -81,8 +95,18 @@ export interface WorkerStage {
     expectedOutputTokens: number | undefined,
     nowMs: number,
   ): StageBooking;
-  /** Whether every eligible rank has more active prefill tokens than threshold × its max_num_batched_tokens: then a request waits. */
-  isSaturated(request: StageRequest, threshold: number): boolean;
+  /**
+   * Whether every eligible rank is busy: it has more active prefill tokens than `threshold` × its max_num_batched_tokens, or more than
+   * `thresholdTokens`. Infinity disables either. False where no rank is eligible: then the choice says why. Overload thresholds and
+   * `preferred` do not count here; suspects do.
+   */
+  isSaturated(request: StageRequest, threshold: number, thresholdTokens?: number): boolean;
+  /** The most tokens any eligible rank would save the request (of the pinned one where it is pinned), weighted as `Selected.cachedTokens`. */
+  bestCachedTokens(request: StageRequest): number;
+  /** A suspect is registered and keeps its books, but is not eligible. Forgotten when the worker is upserted or removed. */
+  setSuspect(workerId: bigint, isSuspect: boolean): void;
+  /** Every rank, chosen or not, for the decision log; as costly as a selection. */
+  explain(request: StageRequest, nowMs: number): readonly RankExplanation[];
   upsertWorker(worker: RouterWorker): void;
   removeWorker(workerId: bigint): void;
   /** The index's number for a rank's blocks; undefined for a rank without an index. */
