@@ -89,6 +89,7 @@ async function compose(
       name,
       log: log.child({ plugin: name }),
       endpoints: store,
+      environment: settings["dynamo-legacy-headers"] ? { ...environment, DYN_EPP_LEGACY_HEADERS: "true" } : environment,
       plugin,
       now,
       random: Math.random,

@@ -171,6 +171,12 @@ export const eppFlags = {
     default: false,
     help: "Send the scores of the candidates that survived the filters as dynamic metadata.",
   },
+  "dynamo-legacy-headers": {
+    group: "Configuration",
+    type: "bool",
+    default: false,
+    help: "With dynamo-prefill-router: also send the worker headers that Dynamo frontends before 1.2 read (x-worker-instance-id, x-prefill-instance-id, x-dp-rank, ...).",
+  },
   "error-format": {
     group: "Configuration",
     type: "string",

@@ -34,6 +34,8 @@ export interface PluginContext {
   readonly name: string;
   readonly log: Logger;
   readonly endpoints: EndpointStoreView;
+  /** Environment variables of the process; undefined where there are none to read. For settings that a peer takes from there. */
+  readonly environment?: Readonly<Record<string, string | undefined>>;
   /** Another configured plugin instance by name; undefined when there is none. Valid from the first request on, not in create. */
   plugin(name: string): unknown;
   /** Monotonic milliseconds. */

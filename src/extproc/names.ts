@@ -37,6 +37,7 @@ const steeringHeaders: ReadonlySet<string> = new Set([
  */
 const clientDynamoHeaders: ReadonlySet<string> = new Set([
   "x-dynamo-session-id",
+  "x-dynamo-parent-session-id",
   "x-dynamo-session-final",
   "x-dynamo-request-priority",
   "x-dynamo-request-strict-priority",

@@ -17,7 +17,7 @@ export function immediateReplyFrom(rejection: Rejection, format: ErrorFormat): I
   }
   if (rejection.droppedReason !== undefined) setHeaders.push([droppedReasonHeader, rejection.droppedReason]);
   return {
-    status: rejectCodes[rejection.code].status,
+    status: rejection.status ?? rejectCodes[rejection.code].status,
     setHeaders,
     body: Buffer.from(format === "text" ? textOf(rejection) : jsonOf(rejection)),
     details: `picker_${rejection.code}`,

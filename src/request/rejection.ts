@@ -42,6 +42,8 @@ export interface Rejection {
   /** Whole seconds for `Retry-After`; undefined where waiting does not help. */
   readonly retryAfterSeconds: number | undefined;
   readonly droppedReason: DroppedReason | undefined;
+  /** Instead of the code's own status, where an operator configured another. */
+  readonly status?: number;
 }
 
 export interface RejectionDetails {

@@ -506,6 +506,30 @@ describe.each([
     });
   });
 
+  it("removes every order to a Dynamo frontend, known or not, and leaves what a client may say of its request", () => {
+    const { open } = harness({ setHeaders: [["x-dynamo-worker-instance-id", "18446744073709551615"]] });
+    const { stream, requestHeaders, requestBody } = open();
+    requestHeaders({
+      ...postHeaders,
+      "x-dynamo-worker-instance-id": "1",
+      "x-dynamo-prefill-instance-id": "2",
+      "x-dynamo-anything-new": "3",
+      "x-worker-instance-id": "4",
+      "x-prefill-dp-rank": "5",
+      "x-dynamo-session-id": "s",
+      "x-dynamo-meta-policy-class": "batch",
+      "x-dynamo-request-priority": "7",
+    });
+    requestBody('{"model":"llama"}', true);
+    expect(removedHeadersOf(stream.replies[0])).toEqual([
+      "x-dynamo-prefill-instance-id",
+      "x-dynamo-anything-new",
+      "x-worker-instance-id",
+      "x-prefill-dp-rank",
+    ]);
+    expect(setHeadersOf(stream.replies[0])).toMatchObject({ "x-dynamo-worker-instance-id": "18446744073709551615" });
+  });
+
   it("removes a client's own control headers unless a plugin sets them, and leaves the harmless ones", () => {
     const { open } = harness({ setHeaders: [["x-prefiller-host-port", "10.0.0.7:8000"]] });
     const { stream, requestHeaders, requestBody } = open();
