@@ -30,7 +30,7 @@ export interface ModelCard {
   /** "Chat", "Completions", "Prefill", …; empty for a prefill worker of 1.6. */
   readonly modelTypes: readonly string[];
   readonly modelInput: "Tokens" | "Text" | "Tensor";
-  /** Undefined in cards before 1.3: such a worker is never ready. */
+  /** Undefined in cards before 1.3, whose workers do whole requests unless prefill workers stand beside them. */
   readonly role: WorkerRole | undefined;
   /** Any of these groups of roles must be present as a whole for the worker to serve. */
   readonly needs: readonly (readonly WorkerRole[])[];
@@ -38,6 +38,12 @@ export interface ModelCard {
   readonly runtime: RuntimeConfig;
   /** What must agree between the workers of one set; equal cards have equal fingerprints. */
   readonly fingerprint: string;
+}
+
+export interface EndpointName {
+  readonly namespace: string;
+  readonly component: string;
+  readonly endpoint: string;
 }
 
 export interface RuntimeConfig {
@@ -55,4 +61,6 @@ export interface RuntimeConfig {
   readonly kvTransferDomain: string | undefined;
   readonly kvTransferEnforcement: "required" | "preferred" | undefined;
   readonly kvTransferPreferredWeight: number | undefined;
+  /** Whose event sources describe this worker's KV cache; absent: its own endpoint. */
+  readonly kvStateEndpoint?: EndpointName;
 }

@@ -1,0 +1,87 @@
+/**
+ * What a backend last said, by key: turns texts that come and go into puts and removals of records. A text that is malformed leaves the
+ * record before it in place and is said once.
+ */
+import type { Logger } from "../../telemetry/log.ts";
+import { parseRecord } from "../parse-record.ts";
+import type { DynamoRecord, RecordListener } from "../records.ts";
+
+interface Entry {
+  readonly text: string;
+  /** Undefined while no text of this key could be read. */
+  readonly record: DynamoRecord | undefined;
+}
+
+/** Beyond it new keys are left out: a store that somebody fills cannot take the process down. */
+export const maxRecords = 200_000;
+
+export class RecordTable {
+  readonly #listener: RecordListener;
+  readonly #log: Logger;
+  readonly #entries = new Map<string, Entry>();
+  #malformed = 0;
+  #isFull = false;
+
+  constructor(listener: RecordListener, log: Logger) {
+    this.#listener = listener;
+    this.#log = log;
+  }
+
+  /** Texts that could not be read, ever. */
+  get malformed(): number {
+    return this.#malformed;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  has(key: string): boolean {
+    return this.#entries.has(key);
+  }
+
+  /** True when the key holds a record and not a text that could not be read. */
+  hasRecord(key: string): boolean {
+    return this.#entries.get(key)?.record !== undefined;
+  }
+
+  put(key: string, text: string): void {
+    const before = this.#entries.get(key);
+    if (before?.text === text) return;
+    if (before === undefined && !this.#hasRoom()) return;
+    const parsed = parseRecord(key, text);
+    if (parsed.kind === "record") {
+      this.#entries.set(key, { text, record: parsed.record });
+      this.#listener.put(key, parsed.record);
+      return;
+    }
+    this.#entries.set(key, { text, record: before?.record });
+    this.#malformed++;
+    this.#log.warn(
+      { key, reason: parsed.reason, kept: before?.record !== undefined },
+      "discovery record cannot be read and is left out",
+    );
+  }
+
+  remove(key: string): void {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return;
+    this.#entries.delete(key);
+    if (entry.record !== undefined) this.#listener.removed(key, entry.record);
+  }
+
+  /** The complete list: what is not in it has gone. Removals come first, so that what replaces a record under another key follows its end. */
+  reconcile(all: ReadonlyMap<string, string>): void {
+    for (const key of [...this.#entries.keys()]) {
+      if (!all.has(key)) this.remove(key);
+    }
+    for (const [key, text] of all) this.put(key, text);
+  }
+
+  #hasRoom(): boolean {
+    if (this.#entries.size < maxRecords) return true;
+    if (!this.#isFull) this.#log.error({ maxRecords }, "more discovery records than are read; the rest is left out");
+    this.#isFull = true;
+    return false;
+  }
+}

@@ -1,0 +1,163 @@
+/**
+ * Text of a discovery record → record. Whoever can write into discovery can write anything: what is malformed becomes a value that says what
+ * is wrong, unknown fields are passed over, and a record must name itself by the key it stands under.
+ */
+import { parseModelCard } from "./model-card/parse-card.ts";
+import { FieldFault, Fields, parseExactJson } from "./record-json.ts";
+import { bucketOf, keyOf } from "./record-keys.ts";
+import type {
+  DynamoRecord,
+  EndpointTransport,
+  EventChannelRecord,
+  EventScope,
+  EventSourceRecord,
+  EventTransport,
+  InstanceRecord,
+  ModelRecord,
+} from "./records.ts";
+
+export type ParsedRecord =
+  | { readonly kind: "record"; readonly record: DynamoRecord }
+  | { readonly kind: "malformed"; readonly reason: string };
+
+/** Cards with long chat templates inside are tens of kilobytes. */
+export const maxRecordBytes = 1024 * 1024;
+
+/** A u32 that holds a data-parallel rank. */
+const maxRank = 0xffff_ffff;
+
+export function parseRecord(key: string, text: string): ParsedRecord {
+  if (text.length > maxRecordBytes) return malformed(`longer than ${maxRecordBytes} characters`);
+  if (bucketOf(key) === undefined) return malformed("its key is in no bucket of records");
+  try {
+    const record = readRecord(new Fields(parseExactJson(text), ""));
+    const own = keyOf(record);
+    return own === key ? { kind: "record", record } : malformed(`it names itself ${own}`);
+  } catch (error) {
+    if (error instanceof FieldFault) return malformed(error.message);
+    return malformed(
+      `not JSON: ${error instanceof Object && "message" in error ? String(error.message) : String(error)}`,
+    );
+  }
+}
+
+function malformed(reason: string): ParsedRecord {
+  return { kind: "malformed", reason };
+}
+
+function readRecord(fields: Fields): DynamoRecord {
+  const type = fields.string("type");
+  switch (type) {
+    case "Endpoint":
+      return readInstance(fields);
+    case "Model":
+      return readModel(fields);
+    case "EventChannel":
+      return readEventChannel(fields);
+    case "EventSource":
+      return readEventSource(fields);
+    default:
+      throw new FieldFault("type", "Endpoint, Model, EventChannel or EventSource");
+  }
+}
+
+function readInstance(fields: Fields): InstanceRecord {
+  return {
+    type: "Endpoint",
+    namespace: fields.name("namespace"),
+    component: fields.name("component"),
+    endpoint: fields.name("endpoint"),
+    instanceId: fields.u64("instance_id"),
+    transport: readTransport(fields.fields("transport")),
+    codec: fields.optionalString("request_plane_codec") === "msgpack" ? "msgpack" : "json",
+  };
+}
+
+function readTransport(fields: Fields): EndpointTransport {
+  if (!fields.isAbsent("tcp")) {
+    const advertised = fields.name("tcp");
+    const slash = advertised.indexOf("/");
+    const address = slash < 0 ? advertised : advertised.slice(0, slash);
+    if (!/^(\[[^\]]+\]|[^:]+):[0-9]{1,5}$/.test(address)) throw new FieldFault(fields.at("tcp"), "host:port/path");
+    return { kind: "tcp", address, path: slash < 0 ? "" : advertised.slice(slash + 1) };
+  }
+  if (!fields.isAbsent("nats_tcp")) return { kind: "nats", subject: fields.name("nats_tcp") };
+  if (!fields.isAbsent("http")) return { kind: "http", url: fields.name("http") };
+  throw new FieldFault(fields.path, "one of tcp, nats_tcp, http");
+}
+
+function readModel(fields: Fields): ModelRecord {
+  return {
+    type: "Model",
+    namespace: fields.name("namespace"),
+    component: fields.name("component"),
+    endpoint: fields.name("endpoint"),
+    instanceId: fields.u64("instance_id"),
+    modelSuffix: fields.isAbsent("model_suffix") ? undefined : fields.name("model_suffix"),
+    card: parseModelCard(fields.fields("card_json")),
+  };
+}
+
+function readEventChannel(fields: Fields): EventChannelRecord {
+  return {
+    type: "EventChannel",
+    scope: readScope(fields.fields("scope")),
+    topic: fields.name("topic"),
+    publisherId: fields.u64("instance_id"),
+    transport: readEventTransport(fields.fields("transport")),
+  };
+}
+
+function readScope(fields: Fields): EventScope {
+  const kind = fields.string("kind");
+  switch (kind) {
+    case "namespace":
+      return { namespace: fields.name("name"), component: undefined, endpoint: undefined };
+    case "component":
+      return { namespace: fields.name("namespace"), component: fields.name("component"), endpoint: undefined };
+    case "endpoint": {
+      const endpoint = fields.fields("endpoint");
+      return {
+        namespace: endpoint.name("namespace"),
+        component: endpoint.name("component"),
+        endpoint: endpoint.name("name"),
+      };
+    }
+    default:
+      throw new FieldFault(fields.at("kind"), "namespace, component or endpoint");
+  }
+}
+
+function readEventTransport(fields: Fields): EventTransport {
+  const kind = fields.string("kind");
+  const config = fields.fields("config");
+  switch (kind) {
+    case "Zmq":
+      return { kind: "zmq", endpoint: config.name("endpoint") };
+    case "Nats":
+      return { kind: "nats", subjectPrefix: config.name("subject_prefix") };
+    case "ZmqBroker":
+      return { kind: "zmq-broker", xsub: config.strings("xsub_endpoints"), xpub: config.strings("xpub_endpoints") };
+    default:
+      throw new FieldFault(fields.at("kind"), "Zmq, Nats or ZmqBroker");
+  }
+}
+
+function readEventSource(fields: Fields): EventSourceRecord {
+  const metadata = fields.fields("metadata");
+  const worker = metadata.fields("worker");
+  const publisherId = fields.u64("publisher_id");
+  if (!metadata.isAbsent("publisher_id") && metadata.u64("publisher_id") !== publisherId) {
+    throw new FieldFault("metadata.publisher_id", "the record's publisher_id");
+  }
+  const recovery = metadata.optionalFields("recovery_target");
+  return {
+    type: "EventSource",
+    scope: readScope(fields.fields("scope")),
+    topic: fields.name("topic"),
+    publisherId,
+    workerId: worker.u64("worker_id"),
+    dpRank: worker.integer("dp_rank", maxRank),
+    recovery: recovery === undefined ? undefined : readInstance(recovery),
+  };
+}
