@@ -22,6 +22,12 @@ const modules: readonly WasmModule[] = [
     options: ["--initialMemory", "3", "--maximumMemory", "3"],
   },
   {
+    source: "src/tokens/wasm/block-hash.ts",
+    output: "src/tokens/block-hash-wasm.ts",
+    constant: "blockHashWasm",
+    options: ["--initialMemory", "3", "--maximumMemory", "3"],
+  },
+  {
     source: "src/request/wasm/json.ts",
     output: "src/request/json-wasm.ts",
     constant: "jsonWasm",
