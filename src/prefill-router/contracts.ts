@@ -57,8 +57,11 @@ export interface PlanRequest {
   /** Refuse at once instead of waiting in a queue. */
   readonly doNotQueue?: boolean;
   readonly constraints?: RoutingConstraints;
-  /** Only these may be chosen, by stage or for both. */
-  readonly allowedWorkerIds?: ReadonlySet<bigint> | undefined;
+  /** Only these may be chosen; undefined: all of the stage. */
+  readonly allowed?: {
+    readonly prefill?: ReadonlySet<bigint> | undefined;
+    readonly decode?: ReadonlySet<bigint> | undefined;
+  };
   readonly pinned?: { readonly prefill?: PinnedWorker | undefined; readonly decode?: PinnedWorker | undefined };
   /** Chosen when eligible, else the others. */
   readonly preferred?: { readonly prefill?: WorkerRank | undefined; readonly decode?: WorkerRank | undefined };
