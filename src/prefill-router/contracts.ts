@@ -69,6 +69,8 @@ export interface PlanRequest {
   /** The session ends with this request. */
   readonly isSessionFinal?: boolean;
   readonly override?: RouterConfigOverride | undefined;
+  /** Called once before `done`, with what was considered; costs as much as the plan itself. */
+  readonly explain?: ((explanation: PlanExplanation) => void) | undefined;
 }
 
 export interface PinnedWorker {
@@ -106,14 +108,64 @@ export type Plan =
 export type PlanRefusal =
   | { readonly kind: "no-workers"; readonly stage: Stage; readonly message: string }
   | { readonly kind: "overloaded"; readonly stage: Stage; readonly message: string }
-  | { readonly kind: "queue-full"; readonly stage: Stage; readonly message: string; readonly policyClass: string }
+  | {
+      readonly kind: "queue-full";
+      readonly stage: Stage;
+      readonly message: string;
+      readonly policyClass: string;
+      /** The limit that was reached; undefined where the request said not to wait. */
+      readonly limit?: QueueLimit | undefined;
+    }
   | { readonly kind: "pinned-unavailable"; readonly stage: Stage; readonly message: string }
   | { readonly kind: "not-ready"; readonly message: string }
   | { readonly kind: "closed"; readonly message: string };
 
+export interface QueueLimit {
+  readonly kind: "requests" | "raw_isl_tokens" | "cached_tokens";
+  readonly current: number;
+  readonly limit: number;
+}
+
 export type PlanOutcome =
   | { readonly kind: "planned"; readonly plan: Plan }
   | { readonly kind: "refused"; readonly refusal: PlanRefusal };
+
+/** What a plan without booking would be: the choice of this moment. */
+export type PlanPreview =
+  | { readonly kind: "chosen"; readonly prefill: Leg | undefined; readonly decode: Leg }
+  | { readonly kind: "refused"; readonly refusal: PlanRefusal };
+
+/** Why a rank stands where it does in a choice; for the decision log. */
+export interface RankExplanation {
+  readonly workerId: bigint;
+  readonly dpRank: number;
+  /** Undefined: eligible. */
+  readonly excluded: string | undefined;
+  /** Undefined where excluded. */
+  readonly cost: number | undefined;
+  /** The cost's terms by name. */
+  readonly terms: Readonly<Record<string, number>>;
+}
+
+export interface RankLoad {
+  readonly workerId: bigint;
+  readonly dpRank: number;
+  readonly activePrefillTokens: number;
+  readonly activeDecodeBlocks: number;
+  readonly activeRequests: number;
+}
+
+/** Why a plan is as it is; for the decision log. */
+export interface PlanExplanation {
+  readonly mode: "aggregated" | "disaggregated";
+  /** Why a request of a disaggregated set stayed on its decode worker, or did not. */
+  readonly conditional: string | undefined;
+  readonly policyClass: string;
+  readonly waitedMs: number;
+  /** What the session was bound to when the request came, by stage. */
+  readonly session: { readonly prefill: WorkerRank | undefined; readonly decode: WorkerRank | undefined };
+  readonly stages: readonly { readonly stage: Stage; readonly ranks: readonly RankExplanation[] }[];
+}
 
 export interface PendingPlan {
   /** Leaves the queue; `done` is not called after it. A no-op once planned: then the booking is to be freed. */
@@ -132,5 +184,47 @@ export interface PrefillRouter {
   removeWorker(workerId: bigint): void;
   /** A refused or broken answer: out of the choice until it is upserted again or `forMs` have passed. */
   suspectWorker(workerId: bigint, forMs: number): void;
+  /** The index's number for a rank's blocks; may come before its worker. Undefined: it has none any more. */
+  setHolder(rank: WorkerRank, holder: number | undefined): void;
+  /** Chooses as `plan` would now, waits for nothing and books nothing. */
+  preview(request: PlanRequest): PlanPreview;
+  /** For /debug and the service's dump; built anew at each call. */
+  snapshot(): RouterSnapshot;
+  /** Refuses what waits, ends every booking and timer. */
   close(): void;
+}
+
+export interface RouterSnapshot {
+  readonly topology: Topology;
+  readonly workers: readonly {
+    readonly worker: RouterWorker;
+    readonly isSuspect: boolean;
+  }[];
+  readonly loads: { readonly prefill: readonly RankLoad[]; readonly decode: readonly RankLoad[] };
+  readonly queue: readonly {
+    readonly policyClass: string;
+    readonly requests: number;
+    readonly rawTokens: number;
+    readonly cachedTokens: number;
+  }[];
+  readonly bookings: number;
+  readonly oldestBookingMs: number;
+  readonly sessions: { readonly prefill: number; readonly decode: number };
+  readonly counters: RouterCounters;
+}
+
+/** `waiting` has workers, but not of every stage it needs. */
+export type Topology = "empty" | "aggregated" | "disaggregated" | "waiting";
+
+export interface RouterCounters {
+  readonly planned: number;
+  readonly refused: number;
+  readonly cancelled: number;
+  readonly bypassed: number;
+  /** Bookings nobody ended; 0 as long as every owner frees. */
+  readonly reaped: number;
+  /** The same for bookings of other replicas, which may lose an end. */
+  readonly reapedRemote: number;
+  /** Requests routed without their session: its table was full or its id too long. */
+  readonly sessionsIgnored: number;
 }

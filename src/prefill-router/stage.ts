@@ -4,7 +4,17 @@
  */
 import type { KvMatches } from "../data/prefix-index/kv-index.ts";
 import type { StageSettings } from "./config.ts";
-import type { PinnedWorker, RouterWorker, RoutingConstraints, Stage, WorkerRank } from "./contracts.ts";
+import type {
+  PinnedWorker,
+  RankExplanation,
+  RankLoad,
+  RouterWorker,
+  RoutingConstraints,
+  Stage,
+  WorkerRank,
+} from "./contracts.ts";
+
+export type { RankExplanation, RankLoad };
 
 export interface StageRequest {
   readonly isl: number;
@@ -52,26 +62,6 @@ export interface StageBooking {
   prefillCompleted(): void;
   outputBlock(decay: number | undefined): void;
   free(): void;
-}
-
-/** Why a rank stands where it does in a choice; for the decision log. */
-export interface RankExplanation {
-  readonly workerId: bigint;
-  readonly dpRank: number;
-  /** Undefined: eligible. */
-  readonly excluded: string | undefined;
-  /** Undefined where excluded. */
-  readonly cost: number | undefined;
-  /** The cost's terms by name. */
-  readonly terms: Readonly<Record<string, number>>;
-}
-
-export interface RankLoad {
-  readonly workerId: bigint;
-  readonly dpRank: number;
-  readonly activePrefillTokens: number;
-  readonly activeDecodeBlocks: number;
-  readonly activeRequests: number;
 }
 
 /** What replicas tell each other of bookings, and what metrics count. */
