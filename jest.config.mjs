@@ -4,6 +4,8 @@ export default {
   extensionsToTreatAsEsm: [".ts"],
   transform: { "\\.ts$": "./scripts/jest-strip-types.mjs" },
   testMatch: ["<rootDir>/test/**/*.test.ts"],
+  // Needs what `make dynamo` installs; it has a configuration of its own.
+  testPathIgnorePatterns: ["<rootDir>/test/dynamo/"],
   modulePathIgnorePatterns: ["<rootDir>/dist/", "<rootDir>/.cache/"],
   coverageProvider: "v8",
 };

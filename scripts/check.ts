@@ -1,6 +1,7 @@
 /**
- * The gate, step by step with times: everything that must hold before a change lands. Runs on past a failure, so that one run shows all of
- * them, and closes with "N passed, M failed" (a static step counts as one, a test suite as its tests).
+ * The gate, step by step with times: everything that must hold before a change lands; with the argument "dynamo", the tests against the real
+ * Dynamo. Runs on past a failure, so that one run shows all of them, and closes with "N passed, M failed" (a static step counts as one, a
+ * test suite as its tests).
  */
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -18,7 +19,7 @@ const node = process.execPath;
 const bin = (name: string) => join("node_modules", ".bin", name);
 const jest = ["--experimental-vm-modules", "--disable-warning=ExperimentalWarning", "node_modules/jest/bin/jest.js"];
 
-const steps: readonly Step[] = [
+const gate: readonly Step[] = [
   { name: "generated code is current", command: [node, "scripts/gen.ts", "--check"] },
   { name: "WebAssembly modules are current", command: [node, "scripts/build-wasm.ts", "--check"] },
   { name: "format and fast lint", command: [node, bin("biome"), "check", "--error-on-warnings", "."] },
@@ -37,6 +38,15 @@ const steps: readonly Step[] = [
   { name: "end to end", command: [node, ...jest, "--runInBand", "test/e2e"], isSuite: true },
 ];
 
+const dynamo: readonly Step[] = [
+  {
+    name: "real Dynamo",
+    command: [node, ...jest, "--config", "test/dynamo/jest.config.mjs", "--runInBand", ...process.argv.slice(3)],
+    isSuite: true,
+  },
+];
+
+const steps = process.argv[2] === "dynamo" ? dynamo : gate;
 const scratch = mkdtempSync(join(tmpdir(), "signalbox-check-"));
 const isTerminal = process.stdout.isTTY === true;
 const paint = (code: number, text: string) => (isTerminal ? `\u001b[${code}m${text}\u001b[0m` : text);
