@@ -1,0 +1,33 @@
+/** What the plugin asks of the fleet: the router of the worker set that is to serve a model, or why there is none. */
+import type { TokenHashes } from "../../tokens/block-hash.ts";
+import type { PromptTokenizer } from "../../tokens/prompt-tokenizer.ts";
+import type { PrefillRouter } from "../contracts.ts";
+
+/** One ready worker set: prefill and decode of one request are always of the same. */
+export interface SetRoute {
+  readonly namespace: string;
+  readonly model: string;
+  /** Undefined for the base model. */
+  readonly loraName: string | undefined;
+  readonly blockSize: number;
+  /** Tokens; 0 = no limit known. */
+  readonly contextLength: number;
+  readonly tokenizer: PromptTokenizer;
+  readonly router: PrefillRouter;
+  hash(tokens: Uint32Array, cacheSalt: string | undefined): TokenHashes;
+}
+
+export type RouteLookup =
+  | { readonly kind: "found"; readonly route: SetRoute }
+  | { readonly kind: "unknown-model" }
+  | { readonly kind: "not-ready"; readonly reason: string };
+
+export interface RouteTable {
+  /** Of several ready sets one at random, weighted by its workers. `random` is uniform in [0, 1). */
+  find(model: string, random: () => number): RouteLookup;
+  /**
+   * An answer of this worker was refused or broke off: looks whether its process still listens, and takes it out of the choice until then
+   * (`isCertain`) or once it is seen not to.
+   */
+  suspect(route: SetRoute, workerId: bigint, isCertain: boolean): void;
+}

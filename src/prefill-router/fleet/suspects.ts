@@ -1,0 +1,127 @@
+/**
+ * Workers whose answers were refused or broke off. Whether such a worker is gone is asked of its process: one TCP connection to its request
+ * plane, and again every second until it listens or its record leaves. Asked at most once at a time and five times a second a worker.
+ */
+import { connect } from "node:net";
+
+export interface SuspectsInit {
+  /** "host:port" where the worker listens; undefined: cannot be asked. */
+  addressOf(workerId: bigint): string | undefined;
+  exclude(workerId: bigint): void;
+  readmit(workerId: bigint): void;
+  readonly connectTimeoutMs?: number;
+  readonly againMs?: number;
+}
+
+const restMs = 200;
+
+interface Suspect {
+  isExcluded: boolean;
+  timer: NodeJS.Timeout | undefined;
+}
+
+export class Suspects {
+  readonly #init: SuspectsInit;
+  readonly #connectTimeoutMs: number;
+  readonly #againMs: number;
+  readonly #suspects = new Map<bigint, Suspect>();
+  readonly #probes = new Set<{ close(): void }>();
+  #isClosed = false;
+
+  constructor(init: SuspectsInit) {
+    this.#init = init;
+    this.#connectTimeoutMs = init.connectTimeoutMs ?? 500;
+    this.#againMs = init.againMs ?? 1_000;
+  }
+
+  /** Workers that are out of the choice now. */
+  get excluded(): readonly bigint[] {
+    return [...this.#suspects].filter(([, { isExcluded }]) => isExcluded).map(([id]) => id);
+  }
+
+  /** `isCertain`: out of the choice until it is seen to listen, rather than once it is seen not to. */
+  suspect(workerId: bigint, isCertain: boolean): void {
+    if (this.#isClosed) return;
+    let suspect = this.#suspects.get(workerId);
+    if (suspect === undefined) {
+      suspect = { isExcluded: false, timer: undefined };
+      this.#suspects.set(workerId, suspect);
+      this.#probe(workerId, suspect);
+    }
+    if (isCertain) this.#exclude(workerId, suspect);
+  }
+
+  /** Its record has left, or is a new process's. */
+  forget(workerId: bigint): void {
+    const suspect = this.#suspects.get(workerId);
+    if (suspect === undefined) return;
+    this.#suspects.delete(workerId);
+    clearTimeout(suspect.timer);
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    for (const { timer } of this.#suspects.values()) clearTimeout(timer);
+    this.#suspects.clear();
+    for (const probe of this.#probes) probe.close();
+    this.#probes.clear();
+  }
+
+  #exclude(workerId: bigint, suspect: Suspect): void {
+    if (suspect.isExcluded) return;
+    suspect.isExcluded = true;
+    this.#init.exclude(workerId);
+  }
+
+  #probe(workerId: bigint, suspect: Suspect): void {
+    const address = this.#init.addressOf(workerId);
+    if (address === undefined) {
+      this.#rest(workerId, suspect, true);
+      return;
+    }
+    const probe = listens(address, this.#connectTimeoutMs, (isListening) => {
+      this.#probes.delete(probe);
+      if (this.#isClosed || this.#suspects.get(workerId) !== suspect) return;
+      if (!isListening) this.#exclude(workerId, suspect);
+      this.#rest(workerId, suspect, isListening);
+    });
+    this.#probes.add(probe);
+  }
+
+  /** A worker that listens is readmitted at once, and asked again only after a rest. */
+  #rest(workerId: bigint, suspect: Suspect, isListening: boolean): void {
+    if (isListening && suspect.isExcluded) {
+      suspect.isExcluded = false;
+      this.#init.readmit(workerId);
+    }
+    suspect.timer = setTimeout(
+      () => {
+        if (suspect.isExcluded) this.#probe(workerId, suspect);
+        else this.#suspects.delete(workerId);
+      },
+      isListening ? restMs : this.#againMs,
+    );
+    suspect.timer.unref();
+  }
+}
+
+function listens(address: string, timeoutMs: number, done: (isListening: boolean) => void): { close(): void } {
+  const colon = address.lastIndexOf(":");
+  const host = address.slice(0, colon).replace(/^\[|\]$/g, "");
+  const socket = connect({ host, port: Number(address.slice(colon + 1)) });
+  let isOver = false;
+  const settle = (isListening: boolean): void => {
+    if (isOver) return;
+    isOver = true;
+    socket.destroy();
+    done(isListening);
+  };
+  socket.setTimeout(timeoutMs, () => settle(false));
+  socket.once("connect", () => settle(true)).once("error", () => settle(false));
+  return {
+    close: () => {
+      isOver = true;
+      socket.destroy();
+    },
+  };
+}

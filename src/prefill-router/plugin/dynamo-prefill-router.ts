@@ -1,0 +1,117 @@
+/**
+ * The `dynamo-prefill-router` plugin: plans each request's prefill and decode worker, sends it to the frontend beside the decode worker with
+ * the headers that bind it to both, and keeps the books until the answer has ended.
+ */
+import type { InferenceRequest } from "../../request/inference-request.ts";
+import {
+  type Assignment,
+  AttributeKey,
+  type Cycle,
+  type EndCause,
+  type HeaderSink,
+  type PendingPlanning,
+  type Planner,
+  type PlannerOutcome,
+  type PlanOffer,
+  type ProfileHandler,
+  type ProfileOutcome,
+  type RequestObserver,
+} from "../../scheduling/contracts.ts";
+import type { RouteTable } from "../fleet/route-table.ts";
+import type { StageProfiles } from "./allowed-workers.ts";
+import { setWorkerHeaders } from "./leaving.ts";
+import { type Planned, Planning } from "./planning.ts";
+import { notReady, unknownModel } from "./refusals.ts";
+import { spliceTokenData } from "./token-data-edit.ts";
+
+export interface DynamoPrefillRouterInit {
+  readonly routes: RouteTable;
+  /** Name of the profile that runs: "decode" where there is one. */
+  readonly profiles: StageProfiles;
+  readonly sendsLegacyHeaders: boolean;
+  readonly injectsTokens: boolean;
+  readonly overloadStatus: number | undefined;
+}
+
+const plannedKey = new AttributeKey<Planned>("dynamo-plan");
+const none: readonly string[] = Object.freeze([]);
+const nothingPending: PendingPlanning = { cancel: () => undefined };
+
+export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObserver {
+  readonly #init: DynamoPrefillRouterInit;
+
+  constructor(init: DynamoPrefillRouterInit) {
+    this.#init = init;
+  }
+
+  plan(cycle: Cycle, offer: PlanOffer, done: (outcome: PlannerOutcome) => void): PendingPlanning {
+    const { request } = cycle;
+    const { routes, profiles, overloadStatus } = this.#init;
+    const found = routes.find(request.targetModel, cycle.random);
+    if (found.kind !== "found") {
+      done(found.kind === "not-ready" ? notReady(found.reason) : unknownModel(request.targetModel));
+      return nothingPending;
+    }
+    return new Planning({
+      request,
+      offer,
+      route: found.route,
+      profiles,
+      overloadStatus,
+      planned: (planned) => request.setAttribute(plannedKey, planned),
+      done,
+    }).start();
+  }
+
+  /** One profile runs, over the one endpoint that is planned: its filters still have a say, its scorers only a voice in the log. */
+  nextProfiles(
+    _cycle: Cycle,
+    profiles: readonly string[],
+    outcomes: ReadonlyMap<string, ProfileOutcome>,
+  ): readonly string[] {
+    if (outcomes.size > 0) return none;
+    const { decode } = this.#init.profiles;
+    return profiles.includes(decode) ? [decode] : profiles.slice(0, 1);
+  }
+
+  primaryProfile(_cycle: Cycle, outcomes: ReadonlyMap<string, ProfileOutcome>): string {
+    for (const name of outcomes.keys()) return name;
+    return "";
+  }
+
+  assigned(request: InferenceRequest, _assignment: Assignment, upstreamHeaders: HeaderSink): void {
+    const planned = request.attribute(plannedKey);
+    if (planned === undefined) return;
+    setWorkerHeaders(planned.plan, upstreamHeaders, this.#init.sendsLegacyHeaders);
+    if (this.#init.injectsTokens) spliceTokenData(request, planned.tokenData);
+  }
+
+  responseHeaders(request: InferenceRequest, _assignment: Assignment, { status }: { readonly status: number }): void {
+    const planned = request.attribute(plannedKey);
+    if (planned === undefined || status < 400) return;
+    // 400 is the frontend's answer to a worker that has left, and to a client's own mistakes; these three are nobody else's.
+    if (status === 400 || status >= 500) this.#suspect(planned, status === 502 || status === 503 || status === 504);
+  }
+
+  firstByte(request: InferenceRequest): void {
+    request.attribute(plannedKey)?.plan.booking.prefillCompleted();
+  }
+
+  ended(request: InferenceRequest, _assignment: Assignment, cause: EndCause): void {
+    const planned = request.attribute(plannedKey);
+    if (planned === undefined) return;
+    planned.plan.booking.free();
+    if (cause.kind === "error") this.#suspect(planned, false);
+  }
+
+  #suspect({ plan, route }: Planned, isCertain: boolean): void {
+    const { routes } = this.#init;
+    routes.suspect(route, plan.decode.worker.id, isCertain);
+    if (plan.mode === "disaggregated") routes.suspect(route, plan.prefill.worker.id, isCertain);
+  }
+}
+
+/** What the decision log shows of a planned request. */
+export function plannedOf(request: InferenceRequest): Planned | undefined {
+  return request.attribute(plannedKey);
+}

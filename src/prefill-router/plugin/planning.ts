@@ -1,0 +1,166 @@
+/**
+ * One request's way to a plan: tokens, length check, hashes, plan, endpoint. Runs through in one call unless the tokens come from a worker
+ * thread or the request waits in a queue.
+ */
+import type { Endpoint } from "../../data/endpoint.ts";
+import type { InferenceRequest } from "../../request/inference-request.ts";
+import type { PendingPlanning, PlannerOutcome, PlanOffer, Rejection } from "../../scheduling/contracts.ts";
+import type { PromptDialect, TokenizeOutcome } from "../../tokens/prompt-tokenizer.ts";
+import type { PendingPlan, Plan, PlanOutcome } from "../contracts.ts";
+import type { SetRoute } from "../fleet/route-table.ts";
+import { allowedWorkers, type StageProfiles } from "./allowed-workers.ts";
+import { placementOf } from "./placement.ts";
+import { notReady, promptTooLong, refusalOfPlan, refusalOfTokens } from "./refusals.ts";
+import { type RequestHints, requestHints } from "./request-hints.ts";
+
+/** What a planned request is known by until it ends. */
+export interface Planned {
+  readonly plan: Plan;
+  readonly route: SetRoute;
+  readonly hints: RequestHints;
+  /** The prompt's ids, where they may stand in for it. */
+  readonly tokenData: Uint32Array | undefined;
+  /** Prompt tokens, exact or estimated. */
+  readonly isl: number;
+}
+
+export interface PlanningInit {
+  readonly request: InferenceRequest;
+  readonly offer: PlanOffer;
+  readonly route: SetRoute;
+  readonly profiles: StageProfiles;
+  readonly overloadStatus: number | undefined;
+  /** Keeps what was planned for the observers. */
+  readonly planned: (planned: Planned) => void;
+  readonly done: (outcome: PlannerOutcome) => void;
+}
+
+const dialects: ReadonlyMap<string, PromptDialect> = new Map([
+  ["openai-chat", "chat"],
+  ["openai-completions", "completions"],
+  ["openai-embeddings", "embeddings"],
+]);
+const noHashes = { blockHashes: new Uint32Array(0), sequenceHashes: new Uint32Array(0) };
+/** For dialects whose tokens are not known. */
+const bytesPerToken = 4;
+
+export class Planning implements PendingPlanning {
+  readonly #init: PlanningInit;
+  readonly #hints: RequestHints;
+  #pending: { cancel(): void } | undefined;
+  #isOver = false;
+
+  constructor(init: PlanningInit) {
+    this.#init = init;
+    this.#hints = requestHints(init.request);
+  }
+
+  start(): this {
+    const { request, route } = this.#init;
+    const dialect = dialects.get(request.parsed.api);
+    if (dialect === undefined) {
+      this.#plan(undefined, undefined, Math.ceil(request.body.length / bytesPerToken));
+      return this;
+    }
+    let isWaiting = true;
+    const pending = route.tokenizer.tokenize(dialect, request.body, (outcome) => {
+      isWaiting = false;
+      this.#pending = undefined;
+      if (!this.#isOver) this.#tokenized(outcome);
+    });
+    if (isWaiting) this.#pending = pending;
+    return this;
+  }
+
+  cancel(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#pending?.cancel();
+  }
+
+  #tokenized(outcome: TokenizeOutcome): void {
+    const { request } = this.#init;
+    switch (outcome.kind) {
+      case "tokens": {
+        const [first, ...others] = outcome.prompts;
+        if (first === undefined) {
+          this.#plan(undefined, undefined, 0);
+          return;
+        }
+        // A batch is routed by its first prompt, and weighs what all of them weigh.
+        const isl = others.reduce((sum, prompt) => sum + prompt.length, first.length);
+        const longest = others.reduce((most, prompt) => Math.max(most, prompt.length), first.length);
+        const { contextLength } = this.#init.route;
+        if (contextLength > 0 && longest > contextLength) {
+          this.#finish(promptTooLong(longest, contextLength));
+          return;
+        }
+        request.promptTokens = isl;
+        this.#plan(first, outcome.isAuthoritative ? first : undefined, isl);
+        return;
+      }
+      case "none":
+        this.#plan(undefined, undefined, Math.ceil(request.body.length / bytesPerToken));
+        return;
+      default:
+        this.#finish(refusalOfTokens(outcome));
+    }
+  }
+
+  #plan(tokens: Uint32Array | undefined, tokenData: Uint32Array | undefined, isl: number): void {
+    const { request, offer, route } = this.#init;
+    const hints = this.#hints;
+    const hashes = tokens === undefined ? noHashes : route.hash(tokens, hints.cacheSalt);
+    let isWaiting = true;
+    const pending: PendingPlan = route.router.plan(
+      {
+        requestId: request.id,
+        isl,
+        blockHashes: hashes.blockHashes,
+        sequenceHashes: hashes.sequenceHashes,
+        loraName: route.loraName,
+        expectedOutputTokens: hints.expectedOutputTokens,
+        priorityJump: hints.priorityJump,
+        strictPriority: hints.strictPriority,
+        policyClass: hints.policyClass,
+        doNotQueue: hints.doNotQueue,
+        allowed: allowedWorkers(offer, this.#init.profiles),
+        sessionId: hints.sessionId,
+        isSessionFinal: hints.isSessionFinal,
+        ...(hints.constraints === undefined ? {} : { constraints: hints.constraints }),
+      },
+      (outcome) => {
+        isWaiting = false;
+        this.#pending = undefined;
+        this.#planned(outcome, tokenData, isl);
+      },
+    );
+    if (isWaiting) this.#pending = pending;
+  }
+
+  #planned(outcome: PlanOutcome, tokenData: Uint32Array | undefined, isl: number): void {
+    if (this.#isOver) {
+      if (outcome.kind === "planned") outcome.plan.booking.free();
+      return;
+    }
+    const { offer, route, overloadStatus } = this.#init;
+    if (outcome.kind === "refused") {
+      this.#finish(refusalOfPlan(outcome.refusal, overloadStatus));
+      return;
+    }
+    const { plan } = outcome;
+    const destination: Endpoint | undefined = placementOf(offer.candidates).get(plan.decode.worker.id);
+    if (destination === undefined) {
+      plan.booking.free();
+      this.#finish(notReady("no frontend stands beside the chosen worker"));
+      return;
+    }
+    this.#init.planned({ plan, route, hints: this.#hints, tokenData, isl });
+    this.#finish({ kind: "planned", destinations: [destination], abandoned: () => plan.booking.free() });
+  }
+
+  #finish(outcome: PlannerOutcome | Rejection): void {
+    this.#isOver = true;
+    this.#init.done(outcome);
+  }
+}

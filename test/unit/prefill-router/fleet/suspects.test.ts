@@ -1,0 +1,105 @@
+import { createServer, type Server } from "node:net";
+import { afterEach, describe, expect, it } from "@jest/globals";
+import { Suspects } from "../../../../src/prefill-router/fleet/suspects.ts";
+
+const closers: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0)) await close();
+});
+
+async function listening(): Promise<{ readonly server: Server; readonly address: string }> {
+  const server = createServer((socket) => socket.destroy());
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  closers.push(() => new Promise((resolve) => server.close(resolve)));
+  const address = server.address();
+  return { server, address: `127.0.0.1:${typeof address === "object" ? address?.port : ""}` };
+}
+
+async function refusing(): Promise<string> {
+  const { server, address } = await listening();
+  await new Promise((resolve) => server.close(resolve));
+  return address;
+}
+
+function watch(address: string | undefined) {
+  const steps: string[] = [];
+  let wake: (() => void) | undefined;
+  const note = (step: string): void => {
+    steps.push(step);
+    wake?.();
+  };
+  const suspects = new Suspects({
+    addressOf: () => address,
+    exclude: (id) => note(`out ${id}`),
+    readmit: (id) => note(`in ${id}`),
+    againMs: 5,
+  });
+  closers.push(() => suspects.close());
+  const until = async (count: number): Promise<readonly string[]> => {
+    const endMs = performance.now() + 2_000;
+    while (steps.length < count && performance.now() < endMs) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+        setTimeout(resolve, 20);
+      });
+    }
+    return steps;
+  };
+  return { suspects, steps, until };
+}
+
+describe("Suspects", () => {
+  it("takes a worker out that no longer listens", async () => {
+    const { suspects, until } = watch(await refusing());
+    suspects.suspect(7n, false);
+    expect(await until(1)).toEqual(["out 7"]);
+    expect(suspects.excluded).toEqual([7n]);
+  });
+
+  it("takes a certain suspect out at once and back in when it listens", async () => {
+    const { suspects, steps, until } = watch((await listening()).address);
+    suspects.suspect(7n, true);
+    expect(steps).toEqual(["out 7"]);
+    expect(await until(2)).toEqual(["out 7", "in 7"]);
+    expect(suspects.excluded).toEqual([]);
+  });
+
+  it("leaves a worker in the choice that listens, whatever its answer was", async () => {
+    const { address, server } = await listening();
+    const { suspects, steps } = watch(address);
+    const asked = new Promise((resolve) => server.once("connection", resolve));
+    suspects.suspect(7n, false);
+    await asked;
+    expect(steps).toEqual([]);
+  });
+
+  it("keeps asking one that does not listen until it does", async () => {
+    const { server, address } = await listening();
+    await new Promise((resolve) => server.close(resolve));
+    const { suspects, until } = watch(address);
+    suspects.suspect(7n, false);
+    await until(1);
+    const again = createServer((socket) => socket.destroy());
+    await new Promise<void>((resolve) => again.listen(Number(address.split(":")[1]), "127.0.0.1", resolve));
+    closers.push(() => new Promise((resolve) => again.close(resolve)));
+    expect(await until(2)).toEqual(["out 7", "in 7"]);
+  });
+
+  it("asks once at a time, however many answers fail", async () => {
+    const { address, server } = await listening();
+    let connections = 0;
+    server.on("connection", () => connections++);
+    const { suspects, until } = watch(address);
+    for (let i = 0; i < 1_000; i++) suspects.suspect(7n, true);
+    await until(2);
+    expect(connections).toBe(1);
+  });
+
+  it("forgets a worker that has left", async () => {
+    const { suspects, until } = watch(await refusing());
+    suspects.suspect(7n, false);
+    await until(1);
+    suspects.forget(7n);
+    expect(suspects.excluded).toEqual([]);
+  });
+});
