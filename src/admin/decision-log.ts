@@ -54,6 +54,7 @@ class Recording implements DecisionRecording {
   readonly #steps: Step[] = [];
   #candidates: Endpoints = [];
   #profile: string | undefined;
+  #plan: { readonly planner: string; readonly explain: () => Readonly<Record<string, unknown>> } | undefined;
   #destinations: Endpoints = [];
   #rejection: Rejected | undefined;
   #decisionMs: number | undefined;
@@ -79,6 +80,10 @@ class Recording implements DecisionRecording {
 
   screened(screener: string, before: Endpoints, after: Endpoints): void {
     this.#steps.push({ kind: "screener", profile: "", plugin: screener, before, after });
+  }
+
+  planned(planner: string, explain: () => Readonly<Record<string, unknown>>): void {
+    this.#plan = { planner, explain };
   }
 
   filtered(profile: string, filter: string, before: Endpoints, after: Endpoints): void {
@@ -136,6 +141,7 @@ class Recording implements DecisionRecording {
       at: new Date(this.#at).toISOString(),
       ...this.#head,
       candidates: this.#candidates.map((endpoint) => endpoint.hostPort),
+      ...(this.#plan === undefined ? {} : { plan: { planner: this.#plan.planner, ...this.#plan.explain() } }),
       profiles: this.#profiles(),
       outcome: this.#outcome(),
       decisionMs: rounded(this.#decisionMs),

@@ -208,7 +208,7 @@ export class Deciding implements PendingDecision {
     const planning = planner.plugin.plan(cycle, offer, (outcome) => {
       this.#planning = undefined;
       this.#hooks.ran("ProfilePicker", planner, startMs);
-      const go = (): void => this.#follow(outcome);
+      const go = (): void => this.#follow(planner, outcome);
       if (this.#done === undefined) abandon(outcome);
       else if (isSync) go();
       else this.#guarded(go);
@@ -217,13 +217,14 @@ export class Deciding implements PendingDecision {
     if (this.#done !== undefined && !this.#isFollowing) this.#planning = planning;
   }
 
-  #follow(outcome: PlannerOutcome): void {
+  #follow(planner: Named<Planner>, outcome: PlannerOutcome): void {
     this.#isFollowing = true;
     if (isRejection(outcome)) {
       this.#reject(outcome);
       return;
     }
     this.#plan = outcome;
+    if (outcome.explain !== undefined) this.#recording?.planned?.(planner.name, outcome.explain);
     // What has left while the request waited is not sent to, however good the plan was.
     const destinations = this.#stillThere(outcome.destinations);
     if (destinations.length === 0) this.#reject(noCandidates);

@@ -22,6 +22,10 @@ function both(a: DecisionRecording, b: DecisionRecording): DecisionRecording {
       a.screened(...step);
       b.screened(...step);
     },
+    planned: (planner, explain) => {
+      a.planned?.(planner, explain);
+      b.planned?.(planner, explain);
+    },
     profileStarted: (profile) => {
       a.profileStarted?.(profile);
       b.profileStarted?.(profile);

@@ -98,6 +98,8 @@ export type PlannerOutcome =
       readonly kind: "planned";
       /** Destination first. Never empty. */
       readonly destinations: Endpoints;
+      /** For the decision log, which calls it when somebody looks: holds on to nothing large and no prompt text. */
+      readonly explain?: () => Readonly<Record<string, unknown>>;
       /** Called instead of `assigned` when the request goes nowhere after all: gives back what the plan booked. */
       readonly abandoned: () => void;
     }
@@ -180,6 +182,8 @@ export interface SchedulingPlan {
 
 /** Receives every step of a decision for the decision log; undefined members cost nothing. */
 export interface DecisionTrace {
+  /** A planner chose; `explain` is called, if at all, when the log is read. */
+  planned?(planner: string, explain: () => Readonly<Record<string, unknown>>): void;
   /** Before the first step of a profile. */
   profileStarted?(profile: string): void;
   filtered(profile: string, filter: string, before: Endpoints, after: Endpoints): void;

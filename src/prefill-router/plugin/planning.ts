@@ -9,6 +9,7 @@ import type { PromptDialect, TokenizeOutcome } from "../../tokens/prompt-tokeniz
 import type { PendingPlan, Plan, PlanOutcome } from "../contracts.ts";
 import type { SetRoute } from "../fleet/route-table.ts";
 import { allowedWorkers, type StageProfiles } from "./allowed-workers.ts";
+import { explainPlan } from "./explain-plan.ts";
 import { placementOf } from "./placement.ts";
 import { notReady, promptTooLong, refusalOfPlan, refusalOfTokens } from "./refusals.ts";
 import { type RequestHints, requestHints } from "./request-hints.ts";
@@ -155,8 +156,15 @@ export class Planning implements PendingPlanning {
       this.#finish(notReady("no frontend stands beside the chosen worker"));
       return;
     }
+    const { priorityJump, strictPriority, policyClass, sessionId } = this.#hints;
+    const hintsShown = { priorityJump, strictPriority, policyClass, sessionId };
     this.#init.planned({ plan, route, hints: this.#hints, tokenData, isl });
-    this.#finish({ kind: "planned", destinations: [destination], abandoned: () => plan.booking.free() });
+    this.#finish({
+      kind: "planned",
+      destinations: [destination],
+      explain: () => explainPlan(plan, isl, hintsShown),
+      abandoned: () => plan.booking.free(),
+    });
   }
 
   #finish(outcome: PlannerOutcome | Rejection): void {

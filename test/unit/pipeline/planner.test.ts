@@ -1,5 +1,6 @@
 /** Decisions by a planner: it may wait, refuse and book, and what it booked always comes back. */
 import { describe, expect, it } from "@jest/globals";
+import { DecisionLog } from "../../../src/admin/decision-log.ts";
 import type { Decision } from "../../../src/pipeline/contracts.ts";
 import { createPipeline } from "../../../src/pipeline/pipeline.ts";
 import { reject } from "../../../src/request/rejection.ts";
@@ -78,6 +79,25 @@ describe("a planner", () => {
         .map(({ name }) => name),
     ).toEqual([second.name]);
     expect(offer()?.eligible("no such profile")).toHaveLength(2);
+  });
+
+  it("explains itself to the decision log", () => {
+    const log = new DecisionLog(1, () => 0);
+    const { dependencies } = world({
+      endpoints: [first, second],
+      dependencies: { decisions: log },
+      plan: plan({
+        planner: {
+          plan(_cycle, { candidates }, done) {
+            const explain = () => ({ mode: "aggregated" });
+            done({ kind: "planned", destinations: candidates.slice(1), explain, abandoned: () => undefined });
+            return { cancel: () => undefined };
+          },
+        },
+      }),
+    });
+    createPipeline(dependencies).decide(request(), undefined, () => undefined);
+    expect(log.list(1)).toMatchObject([{ plan: { planner: "handler", mode: "aggregated" } }]);
   });
 
   it("may refuse", () => {
