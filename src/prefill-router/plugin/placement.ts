@@ -3,7 +3,7 @@
  * discovery sets it) or, in Kubernetes, by its pod's name.
  */
 import type { Endpoint, Endpoints } from "../../data/endpoint.ts";
-import { instanceIdOfPod } from "../../dynamo/discovery/pod-instance-id.ts";
+import { instanceIdOfPod } from "../../dynamo/instance-id.ts";
 
 /** Decimal u64. */
 export const instanceIdLabel = "nvidia.com/dynamo-instance-id";
