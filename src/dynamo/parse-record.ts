@@ -35,10 +35,14 @@ export function parseRecord(key: string, text: string): ParsedRecord {
     return own === key ? { kind: "record", record } : malformed(`it names itself ${own}`);
   } catch (error) {
     if (error instanceof FieldFault) return malformed(error.message);
-    return malformed(
-      `not JSON: ${error instanceof Object && "message" in error ? String(error.message) : String(error)}`,
-    );
+    return malformed(`not JSON: ${messageOf(error)}`);
   }
+}
+
+/** Of a SyntaxError, cut: its message quotes the text. */
+function messageOf(error: unknown): string {
+  const message = typeof error === "object" && error !== null && "message" in error ? String(error.message) : "";
+  return message.slice(0, 200);
 }
 
 function malformed(reason: string): ParsedRecord {
