@@ -1,0 +1,120 @@
+/**
+ * The ZeroMQ side of engine events: a SUB socket that is connected to one publisher, or bound for many, hands on `[topic, sequence, payload]` one by
+ * one. ZeroMQ connects again by itself; what it drops at the high-water mark shows as a gap in the sequence.
+ */
+import type { Subscriber } from "zeromq";
+import type { Logger } from "../../telemetry/log.ts";
+import { maxMessageSize, sequenceOf } from "./replay-client.ts";
+import { TurnBudget } from "./turn-budget.ts";
+
+export interface MessageHandler {
+  /** The buffers are the handler's to keep. */
+  message(topic: Buffer, sequence: number, payload: Buffer): void;
+  /** A connection was lost. Never called for a bound socket, whose publishers come and go unseen. */
+  disconnected(): void;
+}
+
+export interface MessageSourceOptions {
+  readonly endpoint: string;
+  /** Binds the endpoint for publishers to connect to. */
+  readonly binds: boolean;
+  /** Messages whose topic begins otherwise are not received. */
+  readonly topicFilter: string;
+  readonly handler: MessageHandler;
+  readonly log: Logger;
+}
+
+/** Messages that wait unread; ZeroMQ drops what comes beyond. */
+const highWaterMark = 10_000;
+const reconnect = { reconnectInterval: 100, reconnectMaxInterval: 5000 } as const;
+/** A peer that is cut off without a word is noticed after half a minute. */
+const heartbeat = { heartbeatInterval: 10_000, heartbeatTimeout: 30_000 } as const;
+
+export interface MessageSource {
+  /** As bound, with the port that was picked; undefined until then, and where it could not be. */
+  readonly boundEndpoint: string | undefined;
+  /** Resolves once the socket is connected or bound; it never rejects, for an endpoint that cannot be had is logged. */
+  readonly opened: Promise<void>;
+  close(): Promise<void>;
+}
+
+export function openMessageSource(options: MessageSourceOptions): MessageSource {
+  return new ZeromqSource(options);
+}
+
+class ZeromqSource implements MessageSource {
+  boundEndpoint: string | undefined;
+  readonly opened: Promise<void>;
+  readonly #options: MessageSourceOptions;
+  readonly #running: Promise<void>;
+  #socket: Subscriber | undefined;
+  #isClosed = false;
+
+  constructor(options: MessageSourceOptions) {
+    this.#options = options;
+    this.opened = this.#open();
+    this.#running = this.opened.then(() => this.#read());
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#socket?.close();
+    await this.#running;
+  }
+
+  async #open(): Promise<void> {
+    const { endpoint, binds, topicFilter, handler, log } = this.#options;
+    try {
+      const { Subscriber: SubscriberSocket } = await import("zeromq");
+      if (this.#isClosed) return;
+      const socket = new SubscriberSocket({
+        receiveHighWaterMark: highWaterMark,
+        maxMessageSize,
+        linger: 0,
+        ...reconnect,
+        ...heartbeat,
+      });
+      this.#socket = socket;
+      socket.subscribe(topicFilter);
+      if (binds) {
+        await socket.bind(endpoint);
+        this.boundEndpoint = socket.lastEndpoint ?? endpoint;
+      } else {
+        socket.events.on("disconnect", () => handler.disconnected());
+        socket.connect(endpoint);
+      }
+    } catch (error) {
+      this.#socket?.close();
+      this.#socket = undefined;
+      if (!this.#isClosed) log.error({ endpoint, error: String(error) }, "engine events cannot be received");
+    }
+  }
+
+  async #read(): Promise<void> {
+    const socket = this.#socket;
+    if (socket === undefined) return;
+    const budget = new TurnBudget();
+    try {
+      for await (const frames of socket) {
+        this.#take(frames);
+        await budget.pause();
+      }
+    } catch (error) {
+      if (this.#isClosed) return;
+      this.#options.log.error({ endpoint: this.#options.endpoint, error: String(error) }, "engine events ended");
+    }
+  }
+
+  #take(frames: readonly Buffer[]): void {
+    const [topic, sequenceFrame, payload] = frames;
+    const sequence = sequenceOf(sequenceFrame);
+    if (frames.length !== 3 || topic === undefined || payload === undefined || sequence === undefined || sequence < 0) {
+      return;
+    }
+    try {
+      this.#options.handler.message(topic, sequence, payload);
+    } catch (error) {
+      this.#options.log.error({ endpoint: this.#options.endpoint, error }, "an engine event could not be applied");
+    }
+  }
+}

@@ -1,0 +1,271 @@
+/**
+ * Walks msgpack in place: nothing is allocated for what is only looked at. Every read checks its bounds first, so a truncated or lying payload
+ * ends in MalformedPayload and nothing else.
+ */
+
+/** The payload is not msgpack, or not of the shape its reader expects. */
+export class MalformedPayload extends Error {
+  readonly code = "MALFORMED_PAYLOAD";
+}
+
+export type ValueKind = "nil" | "boolean" | "integer" | "float" | "text" | "bytes" | "array" | "map" | "extension";
+
+export class MsgpackCursor {
+  #bytes: Buffer = Buffer.alloc(0);
+  /** Position of the next value. */
+  at = 0;
+  /** Set by `u64`, `bytes` and `text` reads: the value's words, or its range in the payload. */
+  low = 0;
+  high = 0;
+  start = 0;
+  end = 0;
+
+  /** Begins a payload, which is read during the caller's turn only. */
+  reset(bytes: Buffer): void {
+    this.#bytes = bytes;
+    this.at = 0;
+  }
+
+  /** Lets go of the payload. */
+  release(): void {
+    this.#bytes = empty;
+  }
+
+  get isAtEnd(): boolean {
+    return this.at >= this.#bytes.length;
+  }
+
+  peek(): ValueKind {
+    const head = this.#head();
+    if (head < 0x80 || head >= 0xe0) return "integer";
+    if (head < 0x90) return "map";
+    if (head < 0xa0) return "array";
+    if (head < 0xc0) return "text";
+    return kinds[head - 0xc0] ?? malformed("a reserved byte");
+  }
+
+  /** Consumes a nil; false and nothing consumed where something else stands. */
+  nil(): boolean {
+    if (this.#head() !== 0xc0) return false;
+    this.at += 1;
+    return true;
+  }
+
+  arrayLength(): number {
+    const head = this.#head();
+    if (head >= 0x90 && head < 0xa0) return this.#advance(1, head & 0x0f);
+    if (head === 0xdc) return this.#sized(2);
+    if (head === 0xdd) return this.#sized(4);
+    return malformed("an array is expected");
+  }
+
+  mapLength(): number {
+    const head = this.#head();
+    if (head >= 0x80 && head < 0x90) return this.#advance(1, head & 0x0f);
+    if (head === 0xde) return this.#sized(2);
+    if (head === 0xdf) return this.#sized(4);
+    return malformed("a map is expected");
+  }
+
+  /** An integer of up to 64 bits into `low` and `high`; a negative one as its two's complement. */
+  u64(): void {
+    const head = this.#head();
+    const bytes = this.#bytes;
+    if (head < 0x80) this.#word(1, head, 0);
+    else if (head >= 0xe0) this.#word(1, (head - 0x100) >>> 0, 0xffffffff);
+    else {
+      const size = integerSizes[head - 0xcc] ?? malformed("an integer is expected");
+      this.#need(1 + size);
+      const from = this.at + 1;
+      if (size === 8) this.#word(9, bytes.readUInt32BE(from + 4), bytes.readUInt32BE(from));
+      else if (head < 0xd0) this.#word(1 + size, bytes.readUIntBE(from, size), 0);
+      else {
+        const value = bytes.readIntBE(from, size);
+        this.#word(1 + size, value >>> 0, value < 0 ? 0xffffffff : 0);
+      }
+    }
+  }
+
+  /** An integer of 32 bits without sign. */
+  u32(): number {
+    const head = this.#head();
+    if (head < 0x80) return this.#advance(1, head);
+    this.u64();
+    return this.high === 0 ? this.low : malformed("a number beyond 32 bits");
+  }
+
+  /** A float or an integer. */
+  number(): number {
+    const head = this.#head();
+    if (head === 0xcb) {
+      this.#need(9);
+      return this.#advance(9, this.#bytes.readDoubleBE(this.at + 1));
+    }
+    if (head === 0xca) {
+      this.#need(5);
+      return this.#advance(5, this.#bytes.readFloatBE(this.at + 1));
+    }
+    this.u64();
+    return this.high >= 0x80000000 ? (this.high - 0x100000000) * 2 ** 32 + this.low : this.high * 2 ** 32 + this.low;
+  }
+
+  /** A text's range into `start` and `end`. */
+  text(): void {
+    const head = this.#head();
+    if (head >= 0xa0 && head < 0xc0) this.#range(1, head & 0x1f);
+    else if (head >= 0xd9 && head <= 0xdb) this.#sizedRange(1 << (head - 0xd9));
+    else malformed("a text is expected");
+  }
+
+  /** A byte string's range into `start` and `end`. */
+  bytes(): void {
+    const head = this.#head();
+    if (head >= 0xc4 && head <= 0xc6) this.#sizedRange(1 << (head - 0xc4));
+    else malformed("bytes are expected");
+  }
+
+  /** Whether the range read last holds exactly these bytes. */
+  is(bytes: Buffer): boolean {
+    return (
+      this.end - this.start === bytes.length && this.#bytes.compare(bytes, 0, bytes.length, this.start, this.end) === 0
+    );
+  }
+
+  /** The range read last, as text. */
+  string(): string {
+    return this.#bytes.toString("utf8", this.start, this.end);
+  }
+
+  /** A view of the range read last; valid as long as the payload is. */
+  slice(): Buffer {
+    return this.#bytes.subarray(this.start, this.end);
+  }
+
+  byteAt(at: number): number {
+    return this.#bytes[at] ?? 0;
+  }
+
+  /** Passes over one value, whatever it is and however deep. */
+  skip(): void {
+    const bytes = this.#bytes;
+    const limit = bytes.length;
+    let at = this.at;
+    let remaining = 1;
+    while (remaining > 0) {
+      remaining -= 1;
+      if (at >= limit) malformed("the payload is cut short");
+      const head = bytes[at] ?? 0;
+      if (head < 0x80 || head >= 0xe0) at += 1;
+      else if (head < 0x90) {
+        remaining += 2 * (head & 0x0f);
+        at += 1;
+      } else if (head < 0xa0) {
+        remaining += head & 0x0f;
+        at += 1;
+      } else if (head < 0xc0) at += 1 + (head & 0x1f);
+      else {
+        const fixed = fixedSizes[head - 0xc0] ?? -1;
+        if (fixed >= 0) at += fixed;
+        else {
+          const width = lengthWidths[head - 0xc0] ?? 0;
+          if (width === 0 || at + 1 + width > limit) malformed("a reserved byte, or the payload is cut short");
+          const count = bytes.readUIntBE(at + 1, width);
+          at += 1 + width;
+          if (head >= 0xdc) remaining += head >= 0xde ? 2 * count : count;
+          else at += head >= 0xc7 && head <= 0xc9 ? count + 1 : count;
+        }
+      }
+    }
+    if (at > limit) malformed("the payload is cut short");
+    this.at = at;
+  }
+
+  #head(): number {
+    return this.#bytes[this.at] ?? malformed("the payload is cut short");
+  }
+
+  #need(size: number): void {
+    if (this.at + size > this.#bytes.length) malformed("the payload is cut short");
+  }
+
+  #advance(size: number, value: number): number {
+    this.at += size;
+    return value;
+  }
+
+  #word(size: number, low: number, high: number): void {
+    this.at += size;
+    this.low = low;
+    this.high = high;
+  }
+
+  #sized(width: number): number {
+    this.#need(1 + width);
+    return this.#advance(1 + width, this.#bytes.readUIntBE(this.at + 1, width));
+  }
+
+  #sizedRange(width: number): void {
+    this.#need(1 + width);
+    this.#range(1 + width, this.#bytes.readUIntBE(this.at + 1, width));
+  }
+
+  #range(headSize: number, length: number): void {
+    this.#need(headSize + length);
+    this.start = this.at + headSize;
+    this.end = this.start + length;
+    this.at = this.end;
+  }
+}
+
+const empty = Buffer.alloc(0);
+
+/** For heads 0xc0 to 0xdf; 0xc1 is reserved. */
+const kinds: readonly (ValueKind | undefined)[] = [
+  "nil",
+  undefined,
+  "boolean",
+  "boolean",
+  "bytes",
+  "bytes",
+  "bytes",
+  "extension",
+  "extension",
+  "extension",
+  "float",
+  "float",
+  "integer",
+  "integer",
+  "integer",
+  "integer",
+  "integer",
+  "integer",
+  "integer",
+  "integer",
+  "extension",
+  "extension",
+  "extension",
+  "extension",
+  "extension",
+  "text",
+  "text",
+  "text",
+  "array",
+  "array",
+  "map",
+  "map",
+];
+
+/** Whole sizes of values of a fixed size, for heads 0xc0 to 0xdf; -1 where a length follows. */
+const fixedSizes = Int8Array.from([
+  1, -1, 1, 1, -1, -1, -1, -1, -1, -1, 5, 9, 2, 3, 5, 9, 2, 3, 5, 9, 3, 4, 6, 10, 18, -1, -1, -1, -1, -1, -1, -1,
+]);
+/** Bytes of the length that follows; 0 where none does. */
+const lengthWidths = Int8Array.from([
+  0, 0, 0, 0, 1, 2, 4, 1, 2, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 2, 4, 2, 4,
+]);
+/** For heads 0xcc (uint8) to 0xd3 (int64). */
+const integerSizes: readonly number[] = [1, 2, 4, 8, 1, 2, 4, 8];
+
+function malformed(why: string): never {
+  throw new MalformedPayload(why);
+}
