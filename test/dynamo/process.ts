@@ -29,10 +29,20 @@ export function dynamoPython(): string {
   return python;
 }
 
-/** The last lines of a log, each cut to what fits a screen. */
-export function tail(log: string, lines = 25): string {
+/** The last lines of a log, its JSON lines as time, level, message and error, each cut to what fits a screen. */
+export function tail(log: string, lines = 12): string {
   const last = log.trimEnd().split("\n").slice(-lines);
-  return last.map((line) => `  ${line.length > 400 ? `${line.slice(0, 400)}…` : line}`).join("\n");
+  return last.map((line) => `  ${brief(line).slice(0, 250)}`).join("\n");
+}
+
+function brief(line: string): string {
+  if (!line.startsWith("{")) return line;
+  try {
+    const { time = "", level = "", message = "", error = "" } = JSON.parse(line) as Readonly<Record<string, string>>;
+    return `${time.slice(11, 23)} ${level} ${message} ${error}`.trimEnd();
+  } catch {
+    return line;
+  }
 }
 
 /** `module` of the wheels as the main program, e.g. "dynamo.mocker", with its log in `directory`/`name`.log. */
