@@ -13,6 +13,7 @@ import type {
   Stage,
   WorkerRank,
 } from "./contracts.ts";
+import type { BusyThresholds, ReportedLoad } from "./stage/overload.ts";
 
 export type { RankExplanation, RankLoad };
 
@@ -21,6 +22,8 @@ export interface StageRequest {
   readonly sequenceHashes: Uint32Array;
   /** Undefined: no overlap is known or wanted. */
   readonly matches: KvMatches | undefined;
+  /** Ranges [from, to) of the prompt's blocks that a cache shared by all workers has, flat. */
+  readonly sharedHits?: Uint32Array | undefined;
   readonly loraName: string | undefined;
   readonly expectedOutputTokens: number | undefined;
   readonly allowedWorkerIds: ReadonlySet<bigint> | undefined;
@@ -64,7 +67,10 @@ export interface StageBooking {
   free(): void;
 }
 
-/** What replicas tell each other of bookings, and what metrics count. */
+/**
+ * What replicas tell each other of bookings, and what metrics count: this router's own bookings, never those of `bookRemote`. Whatever ends a
+ * booking (its owner, the reaper, a worker that leaves) is told once.
+ */
 export interface StageObserver {
   booked?(booking: StageBooking, rank: WorkerRank, request: StageRequest, prefillTokens: number): void;
   prefillCompleted?(bookingId: string, rank: WorkerRank): void;
@@ -99,11 +105,20 @@ export interface WorkerStage {
   explain(request: StageRequest, nowMs: number): readonly RankExplanation[];
   upsertWorker(worker: RouterWorker): void;
   removeWorker(workerId: bigint): void;
+  /** What the worker says of its own load; compared with the busy thresholds. Unknown ranks are ignored. */
+  setReportedLoad(rank: WorkerRank, load: ReportedLoad): void;
+  readonly busyThresholds: BusyThresholds;
+  setBusyThresholds(thresholds: BusyThresholds): void;
   /** The index's number for a rank's blocks; undefined for a rank without an index. */
   setHolder(rank: WorkerRank, holder: number | undefined): void;
   /** Bookings older than maxAgeMs are freed; returns how many. */
   reap(nowMs: number, maxAgeMs: number): number;
   loads(): readonly RankLoad[];
+  /** What the loads would be with the request on each rank. */
+  potentialLoads(request: StageRequest): readonly RankLoad[];
+  readonly activeBookings: number;
+  /** Of the block table, which grows with what runs at once. */
+  readonly sizeBytes: number;
   observe(observer: StageObserver): () => void;
   readonly workers: ReadonlyMap<bigint, RouterWorker>;
 }

@@ -1,0 +1,114 @@
+/**
+ * The router's settings from documents: the plugin's parameters (camelCase, with a JSON Schema drawn from the table), and the policy file (Dynamo's
+ * own spelling).
+ */
+import type { JsonSchema } from "../../data/plugin.ts";
+import { type SettingsRead, setOverlapWeight } from "./environment.ts";
+import {
+  type RouterSettings,
+  type Setting,
+  type SettingName,
+  type SettingValue,
+  settings,
+  settingTable,
+} from "./setting-table.ts";
+import { canonical, faultOf } from "./setting-values.ts";
+
+/** JSON Schema of each setting as a member of the plugin's parameters. */
+export function settingSchemas(): Readonly<Record<string, JsonSchema>> {
+  const schemas: Record<string, JsonSchema> = {};
+  for (const [name, setting] of settings) schemas[name] = schemaOf(setting);
+  schemas["overlapScoreWeight"] = {
+    ...schemaOf(settingTable.prefillLoadScale),
+    deprecated: true,
+    description: "Old name of prefillLoadScale; 0 also sets overlapScoreCredit to 0.",
+  };
+  return schemas;
+}
+
+/** Reads parameters that the schema has let through; others give faults that name their path. */
+export function routerSettingsFromParameters(parameters: Readonly<Record<string, unknown>>): SettingsRead {
+  const found = new Map<SettingName, SettingValue>();
+  const warnings: string[] = [];
+  const faults: string[] = [];
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value === undefined) continue;
+    const isWeight = name === "overlapScoreWeight";
+    const setting: Setting | undefined = isWeight
+      ? settingTable.prefillLoadScale
+      : Object.hasOwn(settingTable, name)
+        ? settingTable[name as SettingName]
+        : undefined;
+    const fault = setting === undefined ? "is unknown" : faultOf(setting, value);
+    if (setting === undefined || fault !== undefined) {
+      faults.push(`${name} ${fault}`);
+    } else if (!isWeight) {
+      found.set(name as SettingName, canonical(setting, value));
+    }
+  }
+  const weight = parameters["overlapScoreWeight"];
+  if (typeof weight === "number" && faultOf(settingTable.prefillLoadScale, weight) === undefined) {
+    warnings.push("overlapScoreWeight is deprecated; prefillLoadScale is its successor");
+    setOverlapWeight(found, weight);
+  }
+  return { settings: Object.fromEntries(found) as RouterSettings, warnings, faults };
+}
+
+/** Members of the policy file's `router` section, or of the parameters of its cost function; null unsets what may be unset. */
+export function routerSettingsFromPolicy(
+  section: "router" | "cost",
+  members: Readonly<Record<string, unknown>>,
+): SettingsRead {
+  const found = new Map<SettingName, SettingValue>();
+  const faults: string[] = [];
+  for (const [member, value] of Object.entries(members)) {
+    const entry = settings.find(([, setting]) => setting.field === member && isIn(section, setting));
+    if (entry === undefined) {
+      faults.push(`${member} is unknown`);
+      continue;
+    }
+    const [name, setting] = entry;
+    if (value === null && (section === "cost" || setting.defaultValue === undefined)) {
+      if (section === "router") found.set(name, undefined);
+      continue;
+    }
+    const fault = faultOf(
+      section === "cost" ? { ...setting, kind: { kind: "number", min: 0, isFinite: true } } : setting,
+      value,
+    );
+    if (fault === undefined) found.set(name, canonical(setting, value));
+    else faults.push(`${member} ${fault}`);
+  }
+  return { settings: Object.fromEntries(found) as RouterSettings, warnings: [], faults };
+}
+
+/** The two tier weights count in both. */
+function isIn(section: "router" | "cost", setting: Setting): boolean {
+  if (setting.policySection === section) return true;
+  return section === "cost" && (setting.field === "host_cache_hit_weight" || setting.field === "disk_cache_hit_weight");
+}
+
+function schemaOf(setting: Setting): JsonSchema {
+  const { kind, description, defaultValue } = setting;
+  const shared = defaultValue === undefined ? { description } : { description, default: defaultValue };
+  switch (kind.kind) {
+    case "number":
+    case "integer":
+      return {
+        type: kind.kind,
+        minimum: kind.min,
+        ...(kind.max === undefined ? {} : { maximum: kind.max }),
+        ...shared,
+      };
+    case "boolean":
+      return { type: "boolean", ...shared };
+    case "string":
+      return { type: "string", minLength: 1, ...shared };
+    case "choice":
+      return { enum: [...kind.values, ...Object.keys(kind.aliases ?? {})], ...shared };
+    default: {
+      const never: never = kind;
+      return never;
+    }
+  }
+}

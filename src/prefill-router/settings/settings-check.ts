@@ -1,0 +1,43 @@
+/** What must hold between settings, and what of Dynamo's is refused here rather than silently left out. */
+import type { RouterConfig } from "./setting-table.ts";
+
+/** Faults of a configuration whose single values are in range. */
+export function faultsBetween(config: RouterConfig): readonly string[] {
+  const faults: string[] = [];
+  const must = (holds: boolean, fault: string): void => {
+    if (!holds) faults.push(fault);
+  };
+  const hasKey = config.routerTrackingKeyFile !== undefined || config.routerTrackingKeyId !== undefined;
+  must(
+    config.routerTrackingHash === "keyed-xxh3-v1" || !hasKey,
+    "routerTrackingKeyFile and routerTrackingKeyId require routerTrackingHash keyed-xxh3-v1",
+  );
+  must(
+    !config.routerTrackOutputBlocks || config.routerTrackActiveBlocks,
+    "routerTrackOutputBlocks requires routerTrackActiveBlocks",
+  );
+  must(
+    config.routerPredictedTtlSecs === undefined || config.useKvEvents,
+    "routerPredictedTtlSecs requires useKvEvents",
+  );
+  must(
+    !config.useKvEvents || config.routerApproximateCachePolicy !== "lru",
+    "routerApproximateCachePolicy lru requires useKvEvents to be false",
+  );
+  const isByLoad = config.conditionalDisaggPolicy !== "isl_bounding";
+  const hasBusyLine = (config.conditionalDisaggPrefillBusyThreshold ?? config.routerQueueThreshold) !== undefined;
+  must(
+    !config.conditionalDisaggEnabled || !isByLoad || hasBusyLine,
+    `conditionalDisaggPolicy ${config.conditionalDisaggPolicy} requires conditionalDisaggPrefillBusyThreshold or routerQueueThreshold`,
+  );
+  must(config.routerTrackingHash === "public-xxh3-v1", "routerTrackingHash keyed-xxh3-v1 is not supported");
+  must(
+    config.routerPrefillLoadModel === "none",
+    `routerPrefillLoadModel ${config.routerPrefillLoadModel} is not supported`,
+  );
+  must(!config.useRemoteIndexer, "useRemoteIndexer is not supported: every replica keeps its own index");
+  must(!config.serveIndexer, "serveIndexer is not supported: workers answer for what they hold");
+  must(!config.enableSessionPrefixIndex, "enableSessionPrefixIndex is not supported");
+  must(config.sharedCacheType === "none", `sharedCacheType ${config.sharedCacheType} is not supported`);
+  return faults;
+}
