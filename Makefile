@@ -49,8 +49,8 @@ up: setup ## The same, kept running until Ctrl-C
 test: setup ## The whole gate: generated code, format, lint, types, unit to end-to-end
 	@node scripts/check.ts
 
-test-dynamo: setup dynamo ## Tests against the real NVIDIA Dynamo: its workers and its frontend
-	@node scripts/check.ts dynamo
+test-dynamo: setup dynamo ## Tests against the real NVIDIA Dynamo (ONLY=test/dynamo/… for some of them)
+	@node scripts/check.ts dynamo $(ONLY)
 
 unit: node_modules/.ready ## Unit tests alone
 	@npm test --silent -- test/unit

@@ -4,15 +4,18 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 
 const root = dirname(import.meta.dirname);
 const requirements = join(root, "scripts/dynamo-requirements.txt");
 const venv = join(root, ".cache/dynamo/venv");
+const inVenv = join(venv, "bin/python");
 const marker = join(venv, "installed");
 const attempts = 4;
+/** For one attempt at fetching 100 MB; pip gives up on a silent connection long before. */
+const attemptTimeoutMs = 15 * 60_000;
 /** Imports all that the tests start, so that a missing package shows here and not in a test. */
 const probe =
   "import dynamo.mocker.main, dynamo.frontend.main, dynamo.select_service.main, dynamo.indexer.main, dynamo.slot_tracker.main";
@@ -25,7 +28,9 @@ function wanted(): string {
   return createHash("sha256").update(readFileSync(requirements)).digest("hex");
 }
 
+/** What the marker names; nothing when the environment's interpreter has gone with the Python it was made from. */
 function installed(): string {
+  if (!existsSync(inVenv)) return "";
   try {
     return readFileSync(marker, "utf8");
   } catch {
@@ -53,7 +58,7 @@ function findPython(): string {
 
 /** Runs a command, showing the lines that tell progress; all of them when it fails. */
 function run(file: string, args: readonly string[], shown: RegExp): Promise<void> {
-  const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe"], cwd: root });
+  const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe"], cwd: root, timeout: attemptTimeoutMs });
   const lines: string[] = [];
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on("line", (line) => {
@@ -77,7 +82,6 @@ async function install(): Promise<void> {
   await run(python, ["-m", "venv", venv], /never/);
   const pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar=off"];
   const args = [...pip, "--timeout=60", "--retries=5", "--no-deps", "--only-binary=:all:", "-r", requirements];
-  const inVenv = join(venv, "bin/python");
   for (let attempt = 1; ; attempt += 1) {
     try {
       await run(inVenv, args, /^(Downloading|Installing collected|WARNING: Retrying)/);

@@ -8,7 +8,7 @@ export interface DynamoFrontend {
   readonly process: DynamoProcess;
   /** Workers of the model it would route to now, by worker type; empty while the model is not there. One that was killed counts until its record expires. */
   workers(): Promise<Readonly<Record<string, number>>>;
-  /** Generate endpoints it sees in discovery. */
+  /** Generate endpoints of its namespace that it sees in discovery. */
   instances(): Promise<ReadonlySet<bigint>>;
 }
 
@@ -48,7 +48,12 @@ export async function startFrontend(
     );
     try {
       await process.until("an answer on its port", async () => (await isUp(url)) || undefined);
-      return { url, process, workers: () => readyWorkers(url, plan.model), instances: () => seenInstances(url) };
+      return {
+        url,
+        process,
+        workers: () => readyWorkers(url, plan.model),
+        instances: () => seenInstances(url, plan.namespace),
+      };
     } catch (error) {
       await process.close();
       if (attempt === portAttempts || !/address already in use/i.test(process.log())) throw error;
@@ -87,13 +92,18 @@ async function readyWorkers(url: string, model: string): Promise<Readonly<Record
 }
 
 interface Health {
-  readonly instances?: readonly { readonly endpoint: string; readonly instance_id: bigint }[];
+  readonly instances?: readonly {
+    readonly namespace: string;
+    readonly endpoint: string;
+    readonly instance_id: bigint;
+  }[];
 }
 
-async function seenInstances(url: string): Promise<ReadonlySet<bigint>> {
+async function seenInstances(url: string, own: string): Promise<ReadonlySet<bigint>> {
   const answer = await fetch(`${url}/health`, { signal: AbortSignal.timeout(2_000) });
   const exact = (key: string, value: unknown, context?: { readonly source?: string }): unknown =>
     key === "instance_id" ? BigInt(context?.source ?? 0) : value;
   const { instances = [] } = JSON.parse(await answer.text(), exact) as Health;
-  return new Set(instances.filter(({ endpoint }) => endpoint === "generate").map((instance) => instance.instance_id));
+  const serving = instances.filter(({ namespace, endpoint }) => namespace === own && endpoint === "generate");
+  return new Set(serving.map((instance) => instance.instance_id));
 }

@@ -72,12 +72,15 @@ describe("a disaggregated stack", () => {
     );
   });
 
-  it("kills a worker so that its record stays", async () => {
-    const added = await stack.addWorker("decode");
-    await stack.killWorker(added);
-    expect(isRunning(added.pid)).toBe(false);
-    expect(await stack.frontend.instances()).toContain(added.instanceId);
+  it("kills a worker so that its record stays, and adds another beside it", async () => {
+    const killed = await stack.addWorker("decode");
+    await stack.killWorker(killed);
+    expect(isRunning(killed.pid)).toBe(false);
+    expect(await stack.frontend.instances()).toContain(killed.instanceId);
     expect(stack.workers).toHaveLength(4);
+    const added = await stack.addWorker("decode");
+    expect((await ask(stack, decodeHeaders(added))).status).toBe(200);
+    await stack.stopWorker(added);
   });
 
   it("restarts the frontend on its port with every worker known", async () => {

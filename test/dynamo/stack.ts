@@ -39,6 +39,7 @@ export interface DynamoOptions {
   readonly rawKvEvents?: boolean;
   /** Workers of a role share a process: cheaper, but they die together. */
   readonly shareProcess?: boolean;
+  /** "ns" unless given; stacks that share an etcd need one each. */
   readonly namespace?: string;
   readonly model?: string;
   readonly modelPath?: string;
@@ -64,7 +65,7 @@ export interface DynamoStack {
   workersOf(role: WorkerRole): readonly DynamoWorker[];
   /** One more process with one worker; the frontend knows it when this resolves. */
   addWorker(role?: WorkerRole, plan?: Partial<WorkerPlan>): Promise<DynamoWorker>;
-  /** SIGKILL: its records stay for 9 to 10 s. Resolves when the process is gone. */
+  /** SIGKILL: its records stay for 9 to 10 s (30 s in etcd). Resolves when the process is gone, and those that share it. */
   killWorker(worker: DynamoWorker): Promise<void>;
   /** SIGTERM: it takes its records back. Resolves when the process is gone. */
   stopWorker(worker: DynamoWorker): Promise<void>;
