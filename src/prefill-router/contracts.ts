@@ -182,7 +182,7 @@ export interface PrefillRouter {
   upsertWorker(worker: RouterWorker): void;
   /** Its bookings end, its blocks are forgotten. */
   removeWorker(workerId: bigint): void;
-  /** A refused or broken answer: out of the choice until it is upserted again or `forMs` have passed. */
+  /** A refused or broken answer: out of the choice until it is upserted again or `forMs` have passed (Infinity: until told). 0 ends it. */
   suspectWorker(workerId: bigint, forMs: number): void;
   /** The index's number for a rank's blocks; may come before its worker. Undefined: it has none any more. */
   setHolder(rank: WorkerRank, holder: number | undefined): void;

@@ -14,7 +14,7 @@ export interface PolicyClass {
   /** A rank is busy with more active prefill tokens than this, or than the fraction of its max_num_batched_tokens. Neither: no waiting. */
   readonly busyTokens: number | undefined;
   readonly busyFraction: number | undefined;
-  /** Limits of what waits, each times the number of workers; the request that crosses one is still taken. */
+  /** Limits of what waits, each times the number of workers; the request that crosses one is still taken, and with 0 none may wait. */
   readonly requestLimit: number | undefined;
   readonly rawTokenLimit: number | undefined;
   readonly cachedTokenLimit: number | undefined;
@@ -28,11 +28,6 @@ export interface PolicyProfile {
 
 export function hasQueue(policyClass: PolicyClass): boolean {
   return policyClass.busyTokens !== undefined || policyClass.busyFraction !== undefined;
-}
-
-/** A limit of zero refuses whatever would wait, so such a class serves at once or not at all. */
-export function neverQueues(policyClass: PolicyClass): boolean {
-  return policyClass.requestLimit === 0 || policyClass.rawTokenLimit === 0 || policyClass.cachedTokenLimit === 0;
 }
 
 /** The profile of a router without a policy file: one class; it queues only where there is a threshold (a fraction, as `busyFraction`). */
