@@ -3,6 +3,7 @@
  * needs the past asks for it after `subscribe` has resolved (subscribe first, then dump).
  */
 import type { EventChannelRecord, EventScope } from "../records.ts";
+import type { EventCounters } from "./event-counters.ts";
 
 /** One message; `payload` is what the publisher encoded (msgpack, or json of older ones) and is valid only during the call. */
 export type EventHandler = (payload: Buffer, publisherId: bigint) => void;
@@ -29,5 +30,10 @@ export interface EventPublisher {
 export interface EventPlane {
   subscribe(scope: EventScope, topic: string, handler: EventHandler): Promise<EventSubscription>;
   publish(scope: EventScope, topic: string): Promise<EventPublisher>;
+  /** The server in between (NATS) cannot be reached: nothing is heard or said until it is back. Always false where peers connect directly. */
+  readonly isAway: boolean;
+  /** Called each time the server is back: events were missed, so their sources are to be asked. Returns what unregisters it. */
+  onReturn(listener: () => void): () => void;
+  readonly counters: Readonly<EventCounters>;
   close(): Promise<void>;
 }
