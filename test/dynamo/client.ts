@@ -5,7 +5,9 @@ export interface Answer {
   readonly status: number;
   readonly headers: IncomingMessage["headers"];
   readonly text: string;
-  /** From the start of the request; undefined when there was no body. */
+  /** From the start of the request, as the others. */
+  readonly headersMs: number;
+  /** Undefined when there was no body. */
   readonly firstByteMs: number | undefined;
   readonly totalMs: number;
 }
@@ -47,6 +49,7 @@ export function send(url: string, question: Question = {}): Promise<Answer> {
         signal: AbortSignal.timeout(question.timeoutMs ?? 20_000),
       },
       (response) => {
+        const headersMs = performance.now() - startedAt;
         const chunks: Buffer[] = [];
         let firstByteMs: number | undefined;
         response.on("data", (chunk: Buffer) => {
@@ -59,6 +62,7 @@ export function send(url: string, question: Question = {}): Promise<Answer> {
             status: response.statusCode ?? 0,
             headers: response.headers,
             text: Buffer.concat(chunks).toString(),
+            headersMs,
             firstByteMs,
             totalMs: performance.now() - startedAt,
           }),

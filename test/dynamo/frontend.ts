@@ -6,8 +6,8 @@ import { type DynamoProcess, startPython } from "./process.ts";
 export interface DynamoFrontend {
   readonly url: string;
   readonly process: DynamoProcess;
-  /** Workers of the model it would route to now, by worker type; empty while the model is not there. One that was killed counts until its record expires. */
-  workers(): Promise<Readonly<Record<string, number>>>;
+  /** Workers of a model (the stack's, or an adapter) it would route to now, by worker type; empty while the model is not there. One that was killed counts until its record expires. */
+  workers(model?: string): Promise<Readonly<Record<string, number>>>;
   /** Generate endpoints of its namespace that it sees in discovery. */
   instances(): Promise<ReadonlySet<bigint>>;
 }
@@ -51,7 +51,7 @@ export async function startFrontend(
       return {
         url,
         process,
-        workers: () => readyWorkers(url, plan.model),
+        workers: (model = plan.model) => readyWorkers(url, model),
         instances: () => seenInstances(url, plan.namespace),
       };
     } catch (error) {

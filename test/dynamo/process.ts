@@ -29,6 +29,30 @@ export function dynamoPython(): string {
   return python;
 }
 
+/** This process's environment without settings of a Dynamo around it, and what keeps Dynamo on this machine and off the network. */
+export function isolatedEnvironment(home: string): Record<string, string> {
+  const inherited: Record<string, string> = {};
+  for (const [name, value] of Object.entries(process.env)) {
+    if (value !== undefined && !/^(DYN|ETCD|NATS|OTEL|PYTHON)_?/.test(name)) inherited[name] = value;
+  }
+  return {
+    ...inherited,
+    HOME: home,
+    DYN_TCP_RPC_HOST: "127.0.0.1",
+    DYN_TCP_RESPONSE_STREAM_HOST: "127.0.0.1",
+    DYN_EVENT_PLANE_HOST: "127.0.0.1",
+    DYN_HTTP_RPC_HOST: "127.0.0.1",
+    // Cards name files by path, alike on every worker: those that differ are refused as conflicting.
+    DYN_SELF_HOST_METADATA: "0",
+    DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS: "0",
+    DYN_RUNTIME_GRACEFUL_SHUTDOWN_TIMEOUT_SECS: "2",
+    DYN_LOGGING_JSONL: "1",
+    DYN_LOGGING_CONSOLE_FORMAT: "jsonl",
+    HF_HUB_OFFLINE: "1",
+    TRANSFORMERS_OFFLINE: "1",
+  };
+}
+
 /** The last lines of a log, its JSON lines as time, level, message and error, each cut to what fits a screen. */
 export function tail(log: string, lines = 12): string {
   const last = log.trimEnd().split("\n").slice(-lines);
@@ -45,11 +69,11 @@ function brief(line: string): string {
   }
 }
 
-/** `module` of the wheels as the main program, e.g. "dynamo.mocker", with its log in `directory`/`name`.log. */
+/** A module of the wheels, e.g. "dynamo.mocker", or a Python file as the main program, with its log in `directory`/`name`.log. */
 export function startPython(
   name: string,
   directory: string,
-  command: readonly [module: string, ...args: string[]],
+  command: readonly [program: string, ...args: string[]],
   environment: Readonly<Record<string, string>>,
 ): DynamoProcess {
   const file = join(directory, `${name}.log`);

@@ -7,11 +7,11 @@ import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { eventually } from "../stack.ts";
 import { type DynamoStack, type DynamoWorker, startDynamo } from "./stack.ts";
 
-function ask(stack: DynamoStack, headers: Readonly<Record<string, string>>): Promise<Response> {
+function ask(stack: DynamoStack, headers: Readonly<Record<string, string>>, model = stack.model): Promise<Response> {
   return fetch(`${stack.frontend.url}/v1/chat/completions`, {
     method: "POST",
     headers: { "content-type": "application/json", ...headers },
-    body: JSON.stringify({ model: stack.model, max_tokens: 2, messages: [{ role: "user", content: "hello" }] }),
+    body: JSON.stringify({ model, max_tokens: 2, messages: [{ role: "user", content: "hello" }] }),
   });
 }
 
@@ -102,6 +102,25 @@ it("runs several workers in one process, each with its own counts and raw event 
     const [, second] = stack.workers;
     expect((await ask(stack, { "x-dynamo-worker-instance-id": String(second?.instanceId) })).status).toBe(200);
     expect([...(await stack.served()).values()]).toEqual([0, 1, 0]);
+  } finally {
+    await stack.close();
+  }
+});
+
+it.each([["aggregated"], ["disaggregated"]] as const)("serves LoRA adapters beside the model (%s)", async (layout) => {
+  const stack = await startDynamo({ layout, prefill: 1, decode: 1, workers: 1, adapters: ["law", "math"] });
+  try {
+    const [first] = stack.workers;
+    const last = stack.workers.at(-1);
+    const headers = {
+      "x-dynamo-worker-instance-id": String(last?.instanceId),
+      "x-dynamo-prefill-instance-id": String(first?.instanceId),
+    };
+    for (const model of ["tiny", "law", "math"]) {
+      const answer = await ask(stack, headers, model);
+      expect([answer.status, ((await answer.json()) as { model: string }).model]).toEqual([200, model]);
+    }
+    expect(await last?.served()).toBe(3);
   } finally {
     await stack.close();
   }

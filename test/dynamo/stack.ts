@@ -6,7 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type DynamoFrontend, startFrontend } from "./frontend.ts";
-import { tail } from "./process.ts";
+import { isolatedEnvironment, tail } from "./process.ts";
 import { type DynamoWorker, startWorkers, type WorkerPlan, type WorkerRole } from "./worker.ts";
 
 export type { DynamoFrontend } from "./frontend.ts";
@@ -43,6 +43,8 @@ export interface DynamoOptions {
   readonly namespace?: string;
   readonly model?: string;
   readonly modelPath?: string;
+  /** LoRA adapters that every worker has loaded; the mocker keeps one cache for all of them. */
+  readonly adapters?: readonly string[];
   readonly environment?: Readonly<Record<string, string>>;
   readonly workerArgs?: readonly string[];
   readonly workerEnvironment?: Readonly<Record<string, string>>;
@@ -81,6 +83,7 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
   const directory = mkdtempSync(join(tmpdir(), "signalbox-dynamo-"));
   const namespace = options.namespace ?? "ns";
   const model = options.model ?? "tiny";
+  const adapters = options.adapters ?? [];
   const etcd = typeof options.backend === "object" ? options.backend.etcd : undefined;
   const nats = typeof options.eventPlane === "object" ? options.eventPlane.nats : undefined;
   const storePath = etcd === undefined ? join(directory, "store") : "";
@@ -95,7 +98,7 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
       : { DYN_DISCOVERY_BACKEND: "etcd", ETCD_ENDPOINTS: etcd }),
     ...(nats === undefined ? { DYN_EVENT_PLANE: "zmq" } : { DYN_EVENT_PLANE: "nats", NATS_SERVER: nats }),
   };
-  const environment = { ...ownEnvironment(home), ...joining, ...options.environment };
+  const environment = { ...isolatedEnvironment(home), ...joining, ...options.environment };
   const plan = (role: WorkerRole, count: number): WorkerPlan => ({
     role,
     count,
@@ -106,6 +109,7 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
     rawKvEvents: options.rawKvEvents ?? false,
     model,
     modelPath: options.modelPath ?? modelPath,
+    adapters,
     namespace,
     args: options.workerArgs ?? [],
   });
@@ -149,8 +153,11 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
     const knowsAll = async (): Promise<true | undefined> => {
       const seen = await knowing.instances();
       if (!workers.every(({ instanceId }) => seen.has(instanceId))) return undefined;
-      const routable = Object.values(await knowing.workers()).reduce((sum, count) => sum + count, 0);
-      return routable >= seen.size || undefined;
+      for (const name of [model, ...adapters]) {
+        const routable = Object.values(await knowing.workers(name)).reduce((sum, count) => sum + count, 0);
+        if (routable < seen.size) return undefined;
+      }
+      return true;
     };
     await knowing.process.until(`${workers.length} workers known`, knowsAll, frontendKnowsMs);
   };
@@ -224,30 +231,6 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
       );
     },
     close,
-  };
-}
-
-/** This process's environment without settings of a Dynamo around it, and what keeps a stack on this machine and off the network. */
-function ownEnvironment(home: string): Record<string, string> {
-  const inherited: Record<string, string> = {};
-  for (const [name, value] of Object.entries(process.env)) {
-    if (value !== undefined && !/^(DYN|ETCD|NATS|OTEL|PYTHON)_?/.test(name)) inherited[name] = value;
-  }
-  return {
-    ...inherited,
-    HOME: home,
-    DYN_TCP_RPC_HOST: "127.0.0.1",
-    DYN_TCP_RESPONSE_STREAM_HOST: "127.0.0.1",
-    DYN_EVENT_PLANE_HOST: "127.0.0.1",
-    DYN_HTTP_RPC_HOST: "127.0.0.1",
-    // Cards name files by path, alike on every worker: those that differ are refused as conflicting.
-    DYN_SELF_HOST_METADATA: "0",
-    DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS: "0",
-    DYN_RUNTIME_GRACEFUL_SHUTDOWN_TIMEOUT_SECS: "2",
-    DYN_LOGGING_JSONL: "1",
-    DYN_LOGGING_CONSOLE_FORMAT: "jsonl",
-    HF_HUB_OFFLINE: "1",
-    TRANSFORMERS_OFFLINE: "1",
   };
 }
 

@@ -1,5 +1,6 @@
 /** Real Dynamo workers: the mocker of the wheels, one or several in a process, each with its own instance id and its own counts of what it served. */
 
+import { join } from "node:path";
 import { freePorts } from "./ports.ts";
 import { type DynamoProcess, startPython } from "./process.ts";
 
@@ -36,6 +37,8 @@ export interface WorkerPlan {
   readonly rawKvEvents: boolean;
   readonly model: string;
   readonly modelPath: string;
+  /** LoRA adapters it has loaded, each a model of its own to clients. */
+  readonly adapters: readonly string[];
   readonly namespace: string;
   readonly args: readonly string[];
 }
@@ -56,11 +59,15 @@ export async function startWorkers(
   const publishes = plan.rawKvEvents && role !== "decode";
   const kvEventsPorts = publishes ? await portsEach(count, plan.dataParallel) : [];
   const replayPorts = publishes ? await portsEach(count, plan.dataParallel) : [];
+  const program: readonly [string, ...string[]] =
+    plan.adapters.length === 0
+      ? ["dynamo.mocker"]
+      : [join(import.meta.dirname, "adapters.py"), plan.adapters.join(",")];
   const process = startPython(
     name,
     directory,
     [
-      "dynamo.mocker",
+      ...program,
       `--model-path=${plan.modelPath}`,
       `--model-name=${plan.model}`,
       `--endpoint=dyn://${plan.namespace}.${role === "prefill" ? "prefill" : "backend"}.generate`,

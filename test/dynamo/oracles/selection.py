@@ -1,7 +1,7 @@
 """Dynamo's own selection, driven line by line: each line of stdin is a JSON command, each line of stdout its answer. Settings are the
 DYN_ROUTER_* variables of this process; per-request overrides have no effect in this service. What a selection cost is read from its log.
 
-commands: workers, store, remove, overlaps, select, reserve, complete, output, free, loads"""
+commands: workers, store, overlaps, select, reserve, complete, output, free, loads, potential"""
 
 import asyncio
 import json
@@ -138,7 +138,7 @@ async def complete(command):
 
 
 async def output(command):
-    service.add_output_block(command["id"], command.get("decay"))
+    service.add_output_block(command["id"], decay_fraction=command.get("decay"))
     return {}
 
 
@@ -151,7 +151,12 @@ async def loads(_command):
     return service.loads()[0]["loads"]
 
 
-commands = {run.__name__: run for run in (workers, store, overlaps, select, reserve, complete, output, free, loads)}
+async def potential(command):
+    """What the loads would be with the prompt on each rank."""
+    return await service.potential_loads({"model_name": MODEL, **command["request"]})
+
+
+commands = {run.__name__: run for run in (workers, store, overlaps, select, reserve, complete, output, free, loads, potential)}
 
 
 async def main():
