@@ -4,7 +4,7 @@
  */
 import { dirname } from "node:path";
 import { ConfigError, type PluginRegistry } from "../config/complete-config.ts";
-import { closeInstances, instantiate, isSame, type Loaded } from "../config/instantiate.ts";
+import { activateInstances, closeInstances, instantiate, isSame, type Loaded } from "../config/instantiate.ts";
 import { loadConfig } from "../config/load.ts";
 import { statKeys, watchFiles } from "../data/watch/file-watch.ts";
 import type { SettledWatch, WatchTiming } from "../data/watch/settled-watch.ts";
@@ -73,6 +73,7 @@ export class Configuration {
       await configuration.close();
       throw error;
     }
+    configuration.#activate(undefined);
     if (file !== undefined) {
       configuration.#fileWatch = watchFiles([file], seen, () => configuration.#requestReload(), watch);
     }
@@ -111,6 +112,12 @@ export class Configuration {
     await Promise.race([this.#retiring, timeout]);
     clearTimeout(timer);
     if (this.#current !== undefined) await closeInstances(this.#current.instances, undefined, this.#closeFault);
+  }
+
+  #activate(previous: Loaded | undefined): void {
+    activateInstances(this.current.instances, previous?.instances, (plugin, error) => {
+      this.#options.log.error({ error, plugin }, "a plugin failed to begin its work");
+    });
   }
 
   readonly #closeFault = (plugin: string, error: unknown): void => {
@@ -199,6 +206,7 @@ export class Configuration {
     }
     this.#faults = [];
     this.#current = loaded;
+    this.#activate(previous);
     this.#options.log.info({ source: this.#source, loads: this.#loads }, "the configuration was replaced");
     this.#options.onReload("applied");
     this.#retire(previous, loaded);

@@ -4,6 +4,7 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import type {
+  Activatable,
   Closable,
   Named,
   PluginContext,
@@ -96,6 +97,24 @@ function faultOfInstance(plugin: unknown, kinds: readonly PluginKind[]): string 
     if (lacking !== undefined) return `is said to be a ${kind}, but what create returned has no method ${lacking}`;
   }
   return undefined;
+}
+
+/** Tells the instances that `before` did not hold that their configuration is in force. */
+export function activateInstances(
+  instances: ReadonlyMap<string, Instance>,
+  before: ReadonlyMap<string, Instance> | undefined,
+  onFault: (name: string, error: unknown) => void,
+): void {
+  for (const [name, { plugin }] of instances) {
+    if (before?.get(name)?.plugin === plugin) continue;
+    if (typeof plugin !== "object" || plugin === null || !("activate" in plugin)) continue;
+    if (typeof plugin.activate !== "function") continue;
+    try {
+      (plugin as Activatable).activate();
+    } catch (error) {
+      onFault(name, error);
+    }
+  }
 }
 
 /** Longest wait for one instance to close; a plugin that never does must not hold up the others. */

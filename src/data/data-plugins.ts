@@ -1,4 +1,6 @@
 /** The built-in plugins of the data layer that find and poll endpoints, for the plugin registry. */
+import { dynamoDiscoveryDefinition } from "./discovery/dynamo/dynamo-discovery-plugin.ts";
+import { endpointNotificationSourcePlugin } from "./discovery/endpoint-notification-source.ts";
 import { fileDiscoveryPlugin } from "./discovery/file.ts";
 import type { PluginDefinition } from "./plugin.ts";
 import { coreMetricsExtractorPlugin } from "./scrape/core-metrics-extractor.ts";
@@ -7,6 +9,8 @@ import { modelsDataExtractorPlugin } from "./scrape/models-extractor.ts";
 
 export const dataPlugins: readonly PluginDefinition<never>[] = [
   fileDiscoveryPlugin,
+  endpointNotificationSourcePlugin,
+  dynamoDiscoveryDefinition,
   metricsDataSourcePlugin,
   coreMetricsExtractorPlugin,
   modelsDataSourcePlugin,

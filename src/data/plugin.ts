@@ -36,7 +36,7 @@ export interface PluginContext {
   readonly endpoints: EndpointStoreView;
   /** Environment variables of the process; undefined where there are none to read. For settings that a peer takes from there. */
   readonly environment?: Readonly<Record<string, string | undefined>>;
-  /** Another configured plugin instance by name; undefined when there is none. Valid from the first request on, not in create. */
+  /** Another configured plugin instance by name; undefined when there is none. Valid from `activate` and the first request on, not in create. */
   plugin(name: string): unknown;
   /** Monotonic milliseconds. */
   now(): number;
@@ -56,6 +56,11 @@ export interface PluginDefinition<Parameters = unknown, Instance = unknown> {
   /** Faults a schema cannot express: each is reported with the plugin's path. */
   validate?(parameters: Parameters): readonly string[];
   create(parameters: Parameters, context: PluginContext): Instance;
+}
+
+/** A plugin that begins its work once its configuration is in force: from then on `context.plugin` finds the others. Called once. */
+export interface Activatable {
+  activate(): void;
 }
 
 /** A plugin that holds timers, sockets or files. Closed when its configuration is replaced or the process ends. */

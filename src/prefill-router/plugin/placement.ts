@@ -2,11 +2,10 @@
  * Which endpoint stands before which Dynamo worker: the frontend that serves what the picker chose. An endpoint says so by a label (Dynamo
  * discovery sets it) or, in Kubernetes, by its pod's name.
  */
+
+import { instanceIdLabel } from "../../data/discovery/dynamo/dynamo-discovery.ts";
 import type { Endpoint, Endpoints } from "../../data/endpoint.ts";
 import { instanceIdOfPod } from "../../dynamo/instance-id.ts";
-
-/** Decimal u64. */
-export const instanceIdLabel = "nvidia.com/dynamo-instance-id";
 
 /** Endpoints of one snapshot by the worker behind them. */
 export type Placement = ReadonlyMap<bigint, Endpoint>;

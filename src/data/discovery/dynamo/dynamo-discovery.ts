@@ -1,0 +1,260 @@
+/**
+ * The `dynamo-discovery` plugin: follows the workers that Dynamo's components register, and makes an endpoint of each that serves requests: the
+ * frontend beside it. The router of their prefill and decode legs reads the worker sets from here.
+ */
+import { isIP } from "node:net";
+import { createModelFiles, type ModelFiles } from "../../../dynamo/model-card/model-files-keeper.ts";
+import type { DynamoDiscovery } from "../../../dynamo/records.ts";
+import { type NamespaceFilter, namespaceFilterFromEnvironment } from "../../../dynamo/worker-sets/namespace-filter.ts";
+import type { SetWorker, WorkerSet, WorkerSetListener } from "../../../dynamo/worker-sets/worker-set.ts";
+import { WorkerSets } from "../../../dynamo/worker-sets/worker-sets.ts";
+import type { EndpointSpec, EndpointWriter } from "../../endpoint-store.ts";
+import type { PluginContext } from "../../plugin.ts";
+import { type Discovery, DiscoveryError } from "../discovery.ts";
+import type { DynamoDiscoveryParameters } from "./dynamo-discovery-parameters.ts";
+import { createFrontendMap, type FrontendMap } from "./frontend-map.ts";
+import { SetListeners } from "./set-listeners.ts";
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Decimal u64: which worker stands behind an endpoint. */
+export const instanceIdLabel = "nvidia.com/dynamo-instance-id";
+
+export class DynamoWorkers implements Discovery {
+  readonly sets: WorkerSets;
+  readonly #context: PluginContext;
+  readonly #parameters: DynamoDiscoveryParameters;
+  readonly #source: string;
+  readonly #frontends: FrontendMap;
+  readonly #files: ModelFiles;
+  readonly #listeners: SetListeners;
+  readonly #environment: Environment;
+  readonly #backendName: string;
+  #backend: DynamoDiscovery | undefined;
+  #started: Promise<void> | undefined;
+  #store: EndpointWriter | undefined;
+  #isApplying = false;
+  #isClosed = false;
+  /** Workers whose frontend nobody names, so that each is said once. */
+  readonly #homeless = new Set<bigint>();
+
+  constructor(parameters: DynamoDiscoveryParameters, context: PluginContext) {
+    this.#context = context;
+    this.#parameters = parameters;
+    this.#source = context.name;
+    this.#frontends = createFrontendMap(parameters);
+    const environment = context.environment ?? {};
+    this.#environment = environment;
+    this.#backendName = backendNameOf(parameters, environment);
+    this.#listeners = new SetListeners(context.log);
+    this.#listeners.add(this.#endpointUpkeep());
+    this.#files = createModelFiles({
+      log: context.log,
+      modelPath: parameters.modelPath,
+      changed: (fingerprint) => this.sets.filesChanged(fingerprint),
+      ...(parameters.modelCacheDir === undefined ? {} : { cacheDir: parameters.modelCacheDir }),
+    });
+    this.sets = new WorkerSets({
+      log: context.log,
+      listener: this.#listeners,
+      filter: namespaceFilterOf(parameters, environment),
+      enforceDisagg: parameters.enforceDisagg ?? isTruthy(environment["DYN_ENFORCE_DISAGG"]),
+      files: this.#files,
+    });
+  }
+
+  /** Begins at once where no pool asks: endpoints may come from elsewhere while the workers come from here. */
+  activate(): void {
+    this.#begin().catch((error: unknown) => {
+      this.#context.log.error({ error }, "Dynamo's discovery cannot be read");
+    });
+  }
+
+  async start(store: EndpointWriter): Promise<void> {
+    this.#store = store;
+    try {
+      await this.#begin();
+    } catch (error) {
+      throw new DiscoveryError(error instanceof Error ? error.message : String(error), { cause: error });
+    }
+    this.#apply();
+    store.markSynced();
+  }
+
+  /** Hears of every set and worker there is now, then of every change. */
+  subscribe(listener: WorkerSetListener): () => void {
+    for (const set of this.sets.sets) {
+      listener.setAdded(set);
+      for (const worker of set.workers.values()) listener.workerAdded(set, worker);
+      listener.setChanged(set);
+    }
+    return this.#listeners.add(listener);
+  }
+
+  state(): Readonly<Record<string, unknown>> {
+    return {
+      backend: this.#backendName,
+      isStale: this.#backend?.isStale ?? true,
+      sets: this.sets.sets.map(describeSet),
+      withoutFrontend: [...this.#homeless].map(String),
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#started?.catch(() => undefined);
+    await this.#backend?.close();
+    await this.#files.close();
+  }
+
+  #begin(): Promise<void> {
+    this.#started ??= this.#connect();
+    return this.#started;
+  }
+
+  async #connect(): Promise<void> {
+    const backend = await this.#createBackend();
+    if (this.#isClosed) return;
+    this.#backend = backend;
+    await backend.start(this.sets);
+  }
+
+  /** What one backend needs is loaded only where it is used. */
+  async #createBackend(): Promise<DynamoDiscovery> {
+    const environment = this.#environment;
+    const { fileRoot, etcdEndpoints } = this.#parameters;
+    const { log } = this.#context;
+    if (this.#backendName === "file") {
+      const { createFileDiscovery } = await import("../../../dynamo/discovery/file/file-discovery.ts");
+      const { defaultFileRoot } = await import("../../../dynamo/discovery/file/file-registration.ts");
+      return createFileDiscovery({ root: fileRoot ?? environment["DYN_FILE_KV"] ?? defaultFileRoot(), log });
+    }
+    const { createEtcdDiscovery } = await import("../../../dynamo/discovery/etcd/etcd-discovery.ts");
+    const { etcdOptionsFromEnvironment } = await import("../../../dynamo/discovery/etcd/etcd-options.ts");
+    const seconds = Number(environment["ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS"]);
+    return createEtcdDiscovery({
+      ...etcdOptionsFromEnvironment(environment),
+      ...(etcdEndpoints === undefined ? {} : { endpoints: etcdEndpoints }),
+      ...(seconds > 0 ? { startTimeoutMs: seconds * 1000 } : {}),
+      log,
+    });
+  }
+
+  /** Once for all changes of one turn. */
+  #endpointUpkeep(): WorkerSetListener {
+    const changed = (): void => {
+      if (this.#isApplying || this.#store === undefined) return;
+      this.#isApplying = true;
+      queueMicrotask(() => {
+        this.#isApplying = false;
+        this.#apply();
+      });
+    };
+    return {
+      setAdded: () => undefined,
+      setRemoved: changed,
+      setChanged: changed,
+      workerAdded: changed,
+      workerChanged: changed,
+      workerRemoved: changed,
+      channelOpened: () => undefined,
+      channelClosed: () => undefined,
+    };
+  }
+
+  #apply(): void {
+    const specs: EndpointSpec[] = [];
+    const homeless = new Set<bigint>();
+    for (const set of this.sets.sets) {
+      for (const worker of set.workers.values()) {
+        if (worker.role === "prefill") continue;
+        const frontend = this.#frontends.find({
+          instanceId: worker.id,
+          stableRoutingId: worker.card.runtime.stableRoutingId,
+          host: hostOf(worker),
+        });
+        if (frontend === undefined) homeless.add(worker.id);
+        else specs.push({ ...frontend, ...identityOf(set, worker) });
+      }
+    }
+    for (const id of homeless) {
+      if (this.#homeless.has(id)) continue;
+      this.#context.log.warn(
+        { worker: id.toString() },
+        "no frontend is known for a worker, so it gets no requests: set frontend, frontendPort or frontends",
+      );
+    }
+    this.#homeless.clear();
+    for (const id of homeless) this.#homeless.add(id);
+    this.#store?.replaceAll(this.#source, specs);
+  }
+}
+
+function identityOf(set: WorkerSet, worker: SetWorker): Pick<EndpointSpec, "namespace" | "name" | "labels"> {
+  const { component } = worker.instance;
+  return {
+    namespace: set.namespace,
+    name: `${component}-${worker.id.toString(16)}`,
+    labels: new Map([
+      [instanceIdLabel, worker.id.toString()],
+      ["nvidia.com/dynamo-namespace", set.namespace],
+      ["nvidia.com/dynamo-component", component],
+      ["nvidia.com/dynamo-component-class", "worker"],
+      ["nvidia.com/dynamo-component-type", worker.role === "decode" ? "decode" : "worker"],
+    ]),
+  };
+}
+
+/** Host of the worker's request plane; a name is no address that a destination header can hold. */
+function hostOf({ instance }: SetWorker): string | undefined {
+  if (instance.transport.kind !== "tcp") return undefined;
+  const { address } = instance.transport;
+  const host = address.slice(0, address.lastIndexOf(":")).replace(/^\[|\]$/g, "");
+  return isIP(host) === 0 ? undefined : host;
+}
+
+function describeSet(set: WorkerSet): Readonly<Record<string, unknown>> {
+  return {
+    key: set.key,
+    namespace: set.namespace,
+    model: set.model,
+    state: set.state,
+    reason: set.reason,
+    topology: set.topology,
+    files: set.files ?? null,
+    workers: [...set.workers.values()].map(({ id, role, instance, loras, sources }) => ({
+      id: id.toString(),
+      role,
+      component: instance.component,
+      transport: instance.transport,
+      loras: [...loras.keys()],
+      eventSources: sources.size,
+    })),
+    rejected: set.rejected.map(({ fingerprint, instanceIds, reason }) => ({
+      fingerprint,
+      instanceIds: instanceIds.map(String),
+      reason,
+    })),
+  };
+}
+
+function namespaceFilterOf(
+  { namespace, namespacePrefix, strictPrefix }: DynamoDiscoveryParameters,
+  environment: Environment,
+): NamespaceFilter {
+  if (namespacePrefix !== undefined) {
+    return { kind: "prefix", prefix: namespacePrefix, isStrict: strictPrefix ?? false };
+  }
+  if (namespace !== undefined) return { kind: "exact", namespace };
+  return namespaceFilterFromEnvironment(environment);
+}
+
+function backendNameOf(parameters: DynamoDiscoveryParameters, environment: Environment): "file" | "etcd" {
+  const name = parameters.backend ?? environment["DYN_DISCOVERY_BACKEND"] ?? "etcd";
+  if (name === "file" || name === "etcd") return name;
+  throw new RangeError(`DYN_DISCOVERY_BACKEND: ${JSON.stringify(name)} is not "file" or "etcd"`);
+}
+
+function isTruthy(value: string | undefined): boolean {
+  return value !== undefined && ["1", "true", "yes", "on"].includes(value.trim().toLowerCase());
+}
