@@ -60,14 +60,16 @@ function parseBuckets(fields: Fields, faults: string[]): Buckets {
     const bucket = new Fields(mapping, path, ["min_tokens", "bucket"], faults);
     const floor = bucket.requiredInteger("min_tokens", 0);
     const name = bucket.requiredName("bucket");
-    if (floor === undefined || name === undefined) continue;
     const last = floors.at(-1);
-    if (last === undefined && floor !== 0) bucket.fault("min_tokens", "the first bucket must start at 0");
-    if (last !== undefined && floor <= last)
+    if (floor !== undefined && last === undefined && floor !== 0)
+      bucket.fault("min_tokens", "the first bucket must start at 0");
+    if (floor !== undefined && last !== undefined && floor <= last) {
       bucket.fault("min_tokens", `must be above ${last}, that of the bucket before`);
-    if (names.includes(name)) bucket.fault("bucket", `duplicate bucket ${JSON.stringify(name)}`);
-    names.push(name);
-    floors.push(floor);
+    }
+    if (name !== undefined && names.includes(name)) bucket.fault("bucket", `duplicate bucket ${JSON.stringify(name)}`);
+    // A bucket with a fault keeps its place, so that the fault is told once.
+    names.push(name ?? "");
+    floors.push(floor ?? last ?? 0);
   }
   return { names, floors };
 }
