@@ -66,9 +66,14 @@ class Etcd implements RunningEtcd {
     const child = spawn(
       this.#binary,
       [
-        ...["--data-dir", join(this.#folder, "data"), "--listen-client-urls", url, "--advertise-client-urls", url],
-        ...["--listen-peer-urls", peerUrl, "--initial-advertise-peer-urls", peerUrl],
-        ...["--initial-cluster", `default=${peerUrl}`, "--unsafe-no-fsync", ...this.#args],
+        `--data-dir=${join(this.#folder, "data")}`,
+        `--listen-client-urls=${url}`,
+        `--advertise-client-urls=${url}`,
+        `--listen-peer-urls=${peerUrl}`,
+        `--initial-advertise-peer-urls=${peerUrl}`,
+        `--initial-cluster=default=${peerUrl}`,
+        "--unsafe-no-fsync",
+        ...this.#args,
       ],
       { stdio: ["ignore", "pipe", "pipe"] },
     );

@@ -72,7 +72,7 @@ export class RecordTable {
 
   /** The complete list: what is not in it has gone. Removals come first, so that what replaces a record under another key follows its end. */
   reconcile(all: ReadonlyMap<string, string>): void {
-    for (const key of [...this.#entries.keys()]) {
+    for (const key of this.#entries.keys()) {
       if (!all.has(key)) this.remove(key);
     }
     for (const [key, text] of all) this.put(key, text);

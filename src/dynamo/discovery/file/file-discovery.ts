@@ -64,6 +64,8 @@ class FileDiscovery implements DynamoDiscovery {
   /** Files that events named since the last look. */
   readonly #touched = new Set<string>();
   #table: RecordTable | undefined;
+  /** Texts of the first look by key, told as one list: who came first among them is not known. */
+  #firstList: Map<string, string> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #look: Promise<void> | undefined;
   #lookedAtMs: number | undefined;
@@ -85,9 +87,14 @@ class FileDiscovery implements DynamoDiscovery {
   }
 
   async start(listener: RecordListener): Promise<void> {
-    this.#table = new RecordTable(listener, this.#log);
+    const table = new RecordTable(listener, this.#log);
+    const firstList = new Map<string, string>();
+    this.#table = table;
+    this.#firstList = firstList;
     this.#look = this.#lookAtAll();
     await this.#look;
+    this.#firstList = undefined;
+    if (!this.#isClosed && !this.#isStale) table.reconcile(firstList);
     this.#look = undefined;
     if (this.#isStale) {
       await this.close();
@@ -178,7 +185,7 @@ class FileDiscovery implements DynamoDiscovery {
     }
     const wanted = names.filter((name) => !isTemporary(name)).slice(0, maxFilesPerBucket);
     const present = new Set(wanted);
-    for (const path of [...this.#files.keys()]) {
+    for (const path of this.#files.keys()) {
       if (path.startsWith(`${bucket}/`) && !present.has(path.slice(bucket.length + 1))) this.#forget(path);
     }
     for (let first = 0; first < wanted.length && !this.#isClosed; first += filesAtOnce) {
@@ -249,7 +256,8 @@ class FileDiscovery implements DynamoDiscovery {
     if (this.#isClosed) return;
     seen.identity = identity;
     seen.readAtMs = this.#monotonic();
-    this.#table?.put(seen.key, text);
+    if (this.#firstList === undefined) this.#table?.put(seen.key, text);
+    else this.#firstList.set(seen.key, text);
   }
 
   #forget(path: string): void {
