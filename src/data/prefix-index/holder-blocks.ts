@@ -85,6 +85,47 @@ export class HolderBlocks {
     return false;
   }
 
+  /** Makes the block the most recent one under this stamp, new or not. The table's all-zero hash is left out. */
+  refresh(low: number, high: number, stamp: number): void {
+    if ((low | high) === 0) return;
+    const address = addressOf(this.#table.secrets, low, high);
+    const found = this.#find(address, low, high);
+    if (found === 0) {
+      this.#table.add(address, low, high, this.holder);
+      this.#insert(address, low, high, stamp);
+      return;
+    }
+    const at = found * stride;
+    this.#nodes[at + STAMP] = stamp;
+    if (this.#nodes[NEXT] !== found) {
+      this.#unlink(at);
+      this.#linkFirst(found);
+    }
+  }
+
+  /** Stamp of a block that is held; 0 for one that is not. */
+  stampOf(low: number, high: number): number {
+    const found = this.#find(addressOf(this.#table.secrets, low, high), low, high);
+    return found === 0 ? 0 : this.#nodes[found * stride + STAMP]!;
+  }
+
+  /** Stamp of the least recent block; 0 when there is none. */
+  get oldestStamp(): number {
+    return this.#size === 0 ? 0 : this.#nodes[this.#nodes[PREVIOUS]! * stride + STAMP]!;
+  }
+
+  /** Removes least recent blocks as long as their stamp is not above `stamp`, at most `limit`; returns how many. */
+  expire(stamp: number, limit: number): number {
+    let expired = 0;
+    for (; expired < limit && this.#size > 0; expired++) {
+      const node = this.#nodes[PREVIOUS]!;
+      const at = node * stride;
+      if (this.#nodes[at + STAMP]! > stamp) break;
+      this.#remove(node, addressOf(this.#table.secrets, this.#nodes[at + LOW]!, this.#nodes[at + HIGH]!));
+    }
+    return expired;
+  }
+
   /** Removes the block if this insertion brought it and no other has touched it since. */
   forget(low: number, high: number, stamp: number): void {
     const address = addressOf(this.#table.secrets, low, high);

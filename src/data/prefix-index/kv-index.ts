@@ -33,6 +33,32 @@ export interface KvIndexRefusals {
   readonly full: number;
 }
 
+/** What every index of KV blocks answers, whether events or routing decisions feed it. */
+export interface KvMatcher {
+  attach(): Holder;
+  /** The holder is gone. Its blocks are removed in slices; it matches nothing from now on. */
+  detach(holder: Holder): void;
+  /** Everything of this holder, all tiers; removed in slices, and it matches none of it from now on. */
+  cleared(holder: Holder): void;
+  /**
+   * `sequenceHashes` are the rolling hashes of the prompt's complete blocks, u64 as pairs of u32, low word first. Overwrites `matches` for every
+   * attached holder it has room for; numbers that are not attached get 0. `nowMs` matters where entries expire.
+   */
+  match(sequenceHashes: Uint32Array, matches: KvMatches, nowMs: number): void;
+  /** A matches object large enough for every holder attached now. */
+  createMatches(): KvMatches;
+  /** The length that the columns of a matches object need: one more than the highest holder. */
+  readonly holderCount: number;
+  /** Blocks of one holder, a block on two tiers counted twice. */
+  blocksOf(holder: Holder): number;
+  /** A bounded slice of the work put off by detach, cleared and expiry (events and decisions do some, too); true while more is left. */
+  upkeep(nowMs: number): boolean;
+  /** Distinct blocks of each tier, and blocks summed over holders and tiers. */
+  readonly blocks: number;
+  readonly heldBlocks: number;
+  readonly sizeBytes: number;
+}
+
 /**
  * Hashes are u64 as pairs of u32, low word first: 2 × n words for n blocks. `engineHashes` are the engine's own, opaque; `tokensHashes`
  * are XXH3 of the block's tokens (tokens/block-hash.ts). A block is found by its position in the chain of tokensHashes; the engine's hash
@@ -41,10 +67,7 @@ export interface KvIndexRefusals {
  * Holding is a set: a block stored twice and removed once is gone. Dynamo's workers count references before they publish; events taken raw
  * from an engine are counted in data/kv-events/.
  */
-export interface KvIndex {
-  attach(): Holder;
-  /** The holder is gone. Its blocks are removed in slices; it matches nothing from now on. */
-  detach(holder: Holder): void;
+export interface KvIndex extends KvMatcher {
   /** Appends blocks after the one the engine calls parent (both words), or at the root when there is none. */
   stored(
     holder: Holder,
@@ -59,30 +82,14 @@ export interface KvIndex {
   ): StoreOutcome;
   /** Unknown hashes are ignored. */
   removed(holder: Holder, tier: StorageTier, engineHashes: Uint32Array, first: number, count: number): void;
-  /** Everything of this holder, all tiers; removed in slices, and it matches none of it from now on. */
-  cleared(holder: Holder): void;
-  /**
-   * `sequenceHashes` are the rolling hashes of the prompt's complete blocks. Overwrites `matches` for every attached holder it has room for;
-   * numbers that are not attached get 0. `nowMs` matters to indexes whose entries expire.
-   */
+  /** Nothing expires by itself, so the time may be left out. */
   match(sequenceHashes: Uint32Array, matches: KvMatches, nowMs?: number): void;
-  /** A matches object large enough for every holder attached now. */
-  createMatches(): KvMatches;
-  /** The length that the columns of a matches object need: one more than the highest holder. */
-  readonly holderCount: number;
-  /** Blocks of one holder, a block on two tiers counted twice. */
-  blocksOf(holder: Holder): number;
-  /** A bounded slice of the work that detach and cleared put off (every stored event does one too); true while more is left. */
-  upkeep(): boolean;
-  /** Distinct blocks of each tier, and blocks summed over holders and tiers. */
-  readonly blocks: number;
-  readonly heldBlocks: number;
-  readonly sizeBytes: number;
+  upkeep(nowMs?: number): boolean;
   readonly refusals: KvIndexRefusals;
 }
 
 /** An index that learns from routing decisions: the rank that gets a request will hold the blocks of its prompt. */
-export interface RoutedKvIndex extends KvIndex {
+export interface RoutedKvMatcher extends KvMatcher {
   /** The holder was given a prompt with these rolling hashes at this time; what it is already believed to hold is refreshed. */
   routed(holder: Holder, sequenceHashes: Uint32Array, nowMs: number): void;
 }
