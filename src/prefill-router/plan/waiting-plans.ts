@@ -42,7 +42,6 @@ export class WaitingPlans {
   readonly #hasQueues: boolean;
   #cancelRecheck: (() => void) | undefined;
   #isDraining = false;
-  #drainsAgain = false;
   #isClosed = false;
 
   constructor(options: WaitingOptions) {
@@ -116,20 +115,15 @@ export class WaitingPlans {
   /** Plans whoever may go now. Safe to call from within an answer. */
   drain(): void {
     if (this.#queue.size === 0 || this.#isClosed) return;
-    if (this.#isDraining) {
-      this.#drainsAgain = true;
-      return;
-    }
+    // What changes while somebody is answered is seen by the loop that answers.
+    if (this.#isDraining) return;
     this.#isDraining = true;
     try {
-      do {
-        this.#drainsAgain = false;
-        for (;;) {
-          const entry = this.#queue.popNext((policyClass, waiting) => this.#isReady(policyClass, waiting));
-          if (entry === undefined) break;
-          this.#leave(entry);
-        }
-      } while (this.#drainsAgain);
+      for (;;) {
+        const entry = this.#queue.popNext((policyClass, waiting) => this.#isReady(policyClass, waiting));
+        if (entry === undefined) break;
+        this.#leave(entry);
+      }
     } finally {
       this.#isDraining = false;
     }

@@ -131,7 +131,7 @@ describe("SessionTable", () => {
       ms: fc.nat({ max: 400 }),
     });
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      fc.property(fc.array(step, { maxLength: 60, size: "max" }), (steps) => {
         const sessions = table(4);
         const open: SessionUse[] = [];
         let nowMs = 0;

@@ -230,7 +230,7 @@ describe("PolicyQueue", () => {
       { weight: 1, arbitrary: fc.record({ kind: fc.constant("remove" as const), at: fc.nat({ max: 30 }) }) },
       { weight: 2, arbitrary: fc.record({ kind: fc.constant("pop" as const), mask: fc.nat({ max: 15 }) }) },
     ),
-    { maxLength: 80 },
+    { maxLength: 150, size: "max" },
   );
 
   it("serves in the order of a naive model, under any pushes, cancellations and refusals to go", () => {
@@ -274,7 +274,7 @@ describe("PolicyQueue", () => {
           expect(queue.popNext(() => true)?.payload).toBe(model.pop(() => true));
         expect(queue.stats().every((each) => each.requests === 0 && each.rawTokens === 0)).toBe(true);
       }),
-      { numRuns: 300 },
+      { numRuns: 200 },
     );
   });
 });
