@@ -171,6 +171,8 @@ function failureText(error: unknown, timeoutMs: number): string {
   if (typeof error !== "object" || error === null) return String(error);
   if ("name" in error && error.name === "TimeoutError") return `not complete after ${timeoutMs} ms`;
   const cause = "cause" in error ? error.cause : undefined;
-  if (typeof cause === "object" && cause !== null && "code" in cause) return `cannot be fetched: ${String(cause.code)}`;
-  return "message" in error ? String(error.message) : "cannot be fetched";
+  if (typeof cause !== "object" || cause === null)
+    return "message" in error ? String(error.message) : "cannot be fetched";
+  const detail = "code" in cause ? cause.code : "message" in cause ? cause.message : "no answer";
+  return `cannot be fetched: ${String(detail)}`;
 }

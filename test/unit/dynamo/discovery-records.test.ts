@@ -53,7 +53,7 @@ describe("discovery records", () => {
     const endpoint = ofDp2.find((record) => record.type === "Endpoint" && record.endpoint === "generate");
     const sources = ofDp2.filter((record) => record.type === "EventSource");
     expect(endpoint).toMatchObject({ codec: "msgpack", transport: { kind: "tcp" } });
-    expect(sources.map((source) => source.dpRank).toSorted()).toEqual([0, 1]);
+    expect(new Set(sources.map((source) => source.dpRank))).toEqual(new Set([0, 1]));
     for (const source of sources) {
       expect(source.recovery?.endpoint).toBe(`worker_kv_query_source_${source.publisherId.toString(16)}`);
       expect(source.workerId).toBe(endpoint?.type === "Endpoint" ? endpoint.instanceId : 0n);
