@@ -274,14 +274,7 @@ describe("the books", () => {
     const before = stage.sizeBytes;
     const bookings = Array.from({ length: 200 }, (_, id) =>
       bookOn(stage, `b${id}`, id, {
-        sequenceHashes: chain(
-          1,
-          2,
-          3,
-          ...Array(40)
-            .keys()
-            .map((seed) => seed + id),
-        ),
+        sequenceHashes: chain(1, 2, 3, ...Array.from({ length: 40 }, (_each, block) => block + id)),
       }),
     );
     const of = request({ sequenceHashes: chain(1, 2, 3, 5) });
