@@ -1,4 +1,4 @@
-/** One look at the groups of a model in a namespace: which sets they make, who is in them and whether they can serve. Pure. */
+/** One look at the groups of a model in a namespace: which sets they make, who is in them and whether they can serve. Pure but for the workers it keeps. */
 import type { ModelCard } from "../model-card/model-card.ts";
 import type { EventScope, InstanceRecord, ModelRecord } from "../records.ts";
 import type { CardGroup } from "./card-group.ts";
@@ -125,12 +125,20 @@ function roleOfGroup(group: CardGroup): ModelCard["role"] {
   return firstCard(group)?.role;
 }
 
-/** Registered with both card and endpoint. */
+/** Registered with both card and endpoint. Those whose records did not change are the same objects as before. */
 function liveWorkers(group: CardGroup, registry: Registry): SetWorker[] {
   const workers: SetWorker[] = [];
   for (const [path, record] of group.admitted) {
+    const known = registry.workers.get(path);
+    if (known !== undefined) {
+      workers.push(known);
+      continue;
+    }
     const instance = registry.instances.get(path);
-    if (instance !== undefined) workers.push(workerOf(path, record, instance, registry));
+    if (instance === undefined) continue;
+    const worker = workerOf(path, record, instance, registry);
+    registry.workers.set(path, worker);
+    workers.push(worker);
   }
   return workers;
 }
@@ -138,18 +146,22 @@ function liveWorkers(group: CardGroup, registry: Registry): SetWorker[] {
 function workerOf(path: string, record: ModelRecord, instance: InstanceRecord, registry: Registry): SetWorker {
   const { card, namespace, component, endpoint, instanceId } = record;
   const kvScope: EventScope = card.runtime.kvStateEndpoint ?? { namespace, component, endpoint };
-  const loras = new Map<string, ModelCard>();
-  for (const adapter of registry.lorasOf(path).values()) loras.set(adapter.card.displayName, adapter.card);
+  const adapters = registry.lorasOf(path);
   return {
     id: instanceId,
     role: setRoleOf(card.role),
     card,
     instance,
-    loras,
+    loras:
+      adapters.size === 0
+        ? noLoras
+        : new Map([...adapters.values()].map((adapter) => [adapter.card.displayName, adapter.card])),
     kvScope,
     sources: registry.sourcesOf(kvScope, instanceId),
   };
 }
+
+const noLoras: ReadonlyMap<string, ModelCard> = new Map();
 
 function setRoleOf(role: ModelCard["role"]): SetRole {
   return role === "prefill" || role === "decode" ? role : "aggregated";

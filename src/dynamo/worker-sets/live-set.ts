@@ -95,6 +95,7 @@ function isSuccessor(worker: SetWorker, next: SetWorker | undefined): boolean {
 }
 
 function isEqual(a: SetWorker, b: SetWorker): boolean {
+  if (a === b) return true;
   return (
     a.card === b.card && a.instance === b.instance && isSameMap(a.loras, b.loras) && isSameMap(a.sources, b.sources)
   );

@@ -6,6 +6,7 @@ import type { Logger } from "../../telemetry/log.ts";
 import type { ModelCard } from "../model-card/model-card.ts";
 import { endpointPath, scopePath } from "../record-keys.ts";
 import type { EventScope, EventSourceRecord, InstanceRecord, ModelRecord } from "../records.ts";
+import type { SetWorker } from "./worker-set.ts";
 
 const kvTopic = "kv-events";
 
@@ -16,6 +17,8 @@ export class Registry {
   readonly instances = new Map<string, InstanceRecord>();
   /** Base models only. */
   readonly cards = new Map<string, ModelRecord>();
+  /** Made of the records of a path; whoever changes one of them deletes it. */
+  readonly workers = new Map<string, SetWorker>();
   /** Adapters by path of their base worker, then by suffix. */
   readonly #loras = new Map<string, Map<string, ModelRecord>>();
   readonly #sources = new Map<string, Map<bigint, EventSourceRecord>>();

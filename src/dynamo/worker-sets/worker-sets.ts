@@ -212,6 +212,7 @@ export class WorkerSets implements RecordListener {
   }
 
   #touchPath(path: string): void {
+    this.#registry.workers.delete(path);
     const record = this.#registry.cards.get(path);
     if (record !== undefined) this.#touch(modelKey(record));
   }
