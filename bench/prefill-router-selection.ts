@@ -1,0 +1,134 @@
+/** CPU time of choosing among 256 loaded Dynamo workers, and of the books of a request: the stage alone, in this process. */
+import { defaultRouterConfig, stageSettings } from "../src/prefill-router/config.ts";
+import type { RouterWorker } from "../src/prefill-router/contracts.ts";
+import { createWorkerStage } from "../src/prefill-router/stage/worker-stage.ts";
+import type { Selected, StageRequest, WorkerStage } from "../src/prefill-router/stage.ts";
+import { type Context, type Measurement, type Run, repeat } from "./measurement.ts";
+
+const workers = 256;
+const blockSize = 32;
+const promptBlocks = 128;
+/** Of system prompts, half a prompt long, that requests start with. */
+const prefixes = 4;
+const requestsPerWorker = 8;
+const calls = 4000;
+
+function seeded(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 0x1_0000_0000;
+  };
+}
+
+function workerOf(id: number): RouterWorker {
+  return {
+    id: BigInt(id + 1) * 0x1_0000_0001n,
+    role: "aggregated",
+    dataParallelStartRank: 0,
+    dataParallelSize: 1,
+    totalKvBlocks: 20_000,
+    maxNumBatchedTokens: 8192,
+    taints: [],
+    stableRoutingId: undefined,
+    topologyDomains: new Map(),
+    kvTransferDomain: undefined,
+    kvTransferEnforcement: undefined,
+    kvTransferPreferredWeight: undefined,
+    loras: new Set(),
+  };
+}
+
+/** Random hashes, the first half those of a system prompt: what chains of hashes look like to the books. */
+function promptOf(random: () => number, starts: readonly Uint32Array[]): Uint32Array {
+  const hashes = Uint32Array.from({ length: promptBlocks * 2 }, () => random() * 0x1_0000_0000);
+  hashes.set(starts[Math.floor(random() * starts.length)] ?? []);
+  return hashes;
+}
+
+function requestOf(random: () => number, starts: readonly Uint32Array[]): StageRequest {
+  const column = (below: number): Int32Array => Int32Array.from({ length: workers }, () => random() * below);
+  return {
+    isl: promptBlocks * blockSize + 7,
+    sequenceHashes: promptOf(random, starts),
+    matches: { device: column(promptBlocks / 2), host: column(4), disk: column(2) },
+    loraName: undefined,
+    expectedOutputTokens: undefined,
+    allowedWorkerIds: undefined,
+    pinned: undefined,
+    preferred: undefined,
+    constraints: undefined,
+    settings: { ...stageSettings(defaultRouterConfig), overlapScoreCreditDecay: 0.5, decodeActiveRequestWeight: 1 },
+  };
+}
+
+function selected(stage: WorkerStage, request: StageRequest, random: () => number): Selected {
+  const selection = stage.select(request, 0, random);
+  if (selection.kind === "none") throw new Error(selection.message);
+  return selection;
+}
+
+/** Microseconds of CPU a call, the process's own collections included. */
+function cpuOf(count: number, call: (index: number) => void): number {
+  for (let index = 0; index < count / 4; index++) call(index);
+  const before = process.cpuUsage();
+  for (let index = 0; index < count; index++) call(index);
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / count;
+}
+
+function measureOnce(seed: number): Run {
+  const random = seeded(seed);
+  const stage = createWorkerStage({ stage: "decode", blockSize, random });
+  for (let id = 0; id < workers; id++) {
+    const worker = workerOf(id);
+    stage.upsertWorker(worker);
+    stage.setHolder({ workerId: worker.id, dpRank: 0 }, id);
+  }
+  const starts = Array.from({ length: prefixes }, () =>
+    Uint32Array.from({ length: promptBlocks }, () => random() * 0x1_0000_0000),
+  );
+  const requests = Array.from({ length: 64 }, () => requestOf(random, starts));
+  const pick = (index: number): StageRequest => requests[index % requests.length] ?? requestOf(random, starts);
+  for (let booked = 0; booked < workers * requestsPerWorker; booked++) {
+    const request = requestOf(random, starts);
+    stage.book(`load-${booked}`, selected(stage, request, random), request, 0);
+  }
+  const select = cpuOf(calls, (index) => {
+    selected(stage, pick(index), random);
+  });
+  const allowed = new Set(stage.workers.keys());
+  const selectAllowed = cpuOf(calls, (index) => {
+    selected(stage, { ...pick(index), allowedWorkerIds: allowed }, random);
+  });
+  let next = 0;
+  const whole = cpuOf(calls, (index) => {
+    const request = pick(index);
+    const booking = stage.book(`b${next++}`, selected(stage, request, random), request, 0);
+    booking.prefillCompleted();
+    booking.free();
+  });
+  return {
+    "selection-256-cpu": select,
+    "selection-256-allowed-cpu": selectAllowed,
+    "booking-cpu": Math.max(0, whole - select),
+    "books-size": stage.sizeBytes / 2 ** 20,
+  };
+}
+
+export const prefillRouterSelection: Measurement = {
+  name: "prefill-router-selection",
+  what: `Choosing among ${workers} Dynamo workers, each with ${requestsPerWorker} requests, for a prompt of ${promptBlocks} blocks; and the books of one request.`,
+  figures: [
+    { name: "selection-256-cpu", title: "Selection over 256 workers, CPU", unit: "µs", digits: 1 },
+    { name: "selection-256-allowed-cpu", title: "… with a set of allowed ids", unit: "µs", digits: 1 },
+    { name: "booking-cpu", title: "Booking, prefill complete and freeing", unit: "µs", digits: 1 },
+    { name: "books-size", title: `Books of ${workers * requestsPerWorker} requests`, unit: "MiB", digits: 1 },
+  ],
+  isLatency: false,
+  measure: (context: Context) => repeat(context, (index) => Promise.resolve(measureOnce(index + 1))),
+};
+
+if (import.meta.main) {
+  for (let run = 1; run <= 3; run++) console.log(measureOnce(run));
+}
