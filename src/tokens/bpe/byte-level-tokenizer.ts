@@ -46,6 +46,9 @@ export interface ByteLevelOptions {
   readonly segmentCacheBytes: number;
 }
 
+/** Scratch kept between texts. */
+const keptUnits = 64 * 1024;
+
 export class ByteLevelTokenizer {
   readonly model: ByteLevelModel;
   readonly #raw: AddedTokenFinder;
@@ -56,6 +59,8 @@ export class ByteLevelTokenizer {
   readonly #words = new WordCache();
   readonly #segments: SegmentCache;
   readonly #ids = new IdBuffer();
+  /** The stretch being encoded, in UTF-16. */
+  #units = new Uint16Array(keptUnits);
 
   constructor(model: ByteLevelModel, options: ByteLevelOptions) {
     this.model = model;
@@ -166,54 +171,56 @@ export class ByteLevelTokenizer {
 
   #encodeStretch(stretch: string): void {
     const text = this.model.addsPrefixSpace && stretch.charCodeAt(0) !== 0x20 ? ` ${stretch}` : stretch;
-    if (this.#expressions.length === 0) this.#encodeWords(text);
-    else this.#splitFrom(0, text);
+    if (this.#units.length < text.length) this.#units = new Uint16Array(text.length * 2);
+    Buffer.from(this.#units.buffer).write(text, "utf16le");
+    if (this.#expressions.length === 0) this.#encodeWords(0, text.length);
+    else this.#splitFrom(0, text, 0);
+    if (this.#units.length > keptUnits) this.#units = new Uint16Array(keptUnits);
   }
 
-  /** Each expression cuts the pieces that the one before it has made. */
-  #splitFrom(stage: number, text: string): void {
+  /** Each expression cuts the pieces that the one before it has made. `piece` is at `base` of the units. */
+  #splitFrom(stage: number, piece: string, base: number): void {
     const step = this.#expressions[stage];
     if (step === undefined) {
-      this.#encodeWords(text);
+      this.#encodeWords(base, base + piece.length);
       return;
     }
     const { expression, keepsGaps } = step;
     const next = stage + 1;
     let taken = 0;
     expression.lastIndex = 0;
-    for (let match = execute(expression, text); match !== null; match = execute(expression, text)) {
+    for (let match = execute(expression, piece); match !== null; match = execute(expression, piece)) {
       const resume = expression.lastIndex;
-      if (keepsGaps && match.index > taken) this.#splitFrom(next, text.slice(taken, match.index));
-      this.#splitFrom(next, match[0]);
+      if (keepsGaps && match.index > taken) this.#splitFrom(next, piece.slice(taken, match.index), base + taken);
+      this.#splitFrom(next, match[0], base + match.index);
       taken = resume;
-      expression.lastIndex = resume;
     }
-    if (keepsGaps && taken < text.length) this.#splitFrom(next, text.slice(taken));
+    if (keepsGaps && taken < piece.length) this.#splitFrom(next, piece.slice(taken), base + taken);
   }
 
-  #encodeWords(text: string): void {
+  #encodeWords(start: number, end: number): void {
     const scan = this.#scan;
-    const end = text.length;
     if (scan === undefined) {
-      this.#encodeWord(text, 0, end);
+      this.#encodeWord(start, end);
       return;
     }
-    for (let at = 0; at < end; ) {
-      const wordEnd = scan(text, at, end);
-      this.#encodeWord(text, at, wordEnd);
+    for (let at = start; at < end; ) {
+      const wordEnd = scan(this.#units, at, end);
+      this.#encodeWord(at, wordEnd);
       at = wordEnd;
     }
   }
 
-  #encodeWord(text: string, start: number, end: number): void {
+  #encodeWord(start: number, end: number): void {
+    const units = this.#units;
     if (end - start > maxCachedUnits) {
       if (end - start > maxWordBytes / 3) throw new UnsureText("a word of many megabytes");
-      this.#append(this.#merger.merge(text, start, end));
+      this.#append(this.#merger.merge(units, start, end));
       return;
     }
-    if (this.#words.find(text, start, end, this.#ids)) return;
-    const ids = this.#merger.merge(text, start, end);
-    this.#words.add(text, start, end, ids);
+    if (this.#words.find(units, start, end, this.#ids)) return;
+    const ids = this.#merger.merge(units, start, end);
+    this.#words.add(units, start, end, ids);
     this.#append(ids);
   }
 
@@ -223,7 +230,7 @@ export class ByteLevelTokenizer {
 }
 
 /** Marks and scripts whose composition the reference's older tables may not know. */
-const mayNormalizeOtherwise = /[\u0898-\u08ff\u0c3c\u1ab0-\u1aff\u1dc0-\u1dff\u{10000}-\u{10ffff}]/u;
+const mayNormalizeOtherwise = /[\u0898-\u08ff]|\u0c3c|[\u1ab0-\u1aff]|[\u1dc0-\u1dff]|[\u{10000}-\u{10ffff}]/u;
 
 function inForms(text: string, forms: readonly NormalForm[]): string {
   let result = text;

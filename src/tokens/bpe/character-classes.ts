@@ -88,3 +88,6 @@ function classify(codePoint: number): number {
   if (/\p{N}/u.test(character)) return digit;
   return /\p{M}/u.test(character) ? mark : 0;
 }
+
+/** Of the first 128 code points. */
+export const asciiClasses: Uint8Array = Uint8Array.from({ length: 128 }, (_, codePoint) => classify(codePoint));

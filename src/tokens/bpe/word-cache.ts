@@ -8,8 +8,8 @@ import type { IdBuffer } from "../id-buffer.ts";
 
 const slots = 1 << 16;
 const maxEntries = (slots * 3) / 5;
-/** Longer words are rare and seldom come again. */
-export const maxCachedUnits = 64;
+/** Rules, indents and padding come again; longer words seldom do. */
+export const maxCachedUnits = 512;
 const maxCachedIds = 255;
 
 export class WordCache {
@@ -21,20 +21,20 @@ export class WordCache {
   #entries = 0;
   #lastHash = 0;
 
-  /** Appends the ids of the word [start, end) of `text`; false when they are not known. */
-  find(text: string, start: number, end: number, into: IdBuffer): boolean {
+  /** Appends the ids of the word [start, end) of `units`; false when they are not known. */
+  find(units: Uint16Array, start: number, end: number, into: IdBuffer): boolean {
     const length = end - start;
     let hash = length;
-    for (let at = start; at < end; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x9e3779b1) ^ (hash >>> 15);
+    for (let at = start; at < end; at++) hash = Math.imul(hash ^ units[at]!, 0x9e3779b1) ^ (hash >>> 15);
     this.#lastHash = hash;
     const table = this.#table;
     for (let slot = hash & (slots - 1); ; slot = (slot + 1) & (slots - 1)) {
       const sizes = table[slot * 4 + 3]!;
       if (sizes === 0) return false;
       if (table[slot * 4] !== hash || sizes >>> 8 !== length) continue;
-      const units = table[slot * 4 + 1]!;
+      const key = table[slot * 4 + 1]!;
       let at = 0;
-      while (at < length && this.#units[units + at] === text.charCodeAt(start + at)) at++;
+      while (at < length && this.#units[key + at] === units[start + at]!) at++;
       if (at < length) continue;
       const ids = table[slot * 4 + 2]!;
       const count = sizes & 0xff;
@@ -45,7 +45,7 @@ export class WordCache {
   }
 
   /** Stores the word that `find` has just not found. */
-  add(text: string, start: number, end: number, ids: Int32Array): void {
+  add(units: Uint16Array, start: number, end: number, ids: Int32Array): void {
     const length = end - start;
     if (ids.length > maxCachedIds) return;
     if (
@@ -65,7 +65,7 @@ export class WordCache {
     table[slot * 4 + 1] = this.#unitCount;
     table[slot * 4 + 2] = this.#idCount;
     table[slot * 4 + 3] = (length << 8) | ids.length;
-    for (let at = start; at < end; at++) this.#units[this.#unitCount++] = text.charCodeAt(at);
+    for (let at = start; at < end; at++) this.#units[this.#unitCount++] = units[at]!;
     for (let at = 0; at < ids.length; at++) this.#ids[this.#idCount++] = ids[at]!;
     this.#entries++;
   }

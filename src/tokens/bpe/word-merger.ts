@@ -26,9 +26,9 @@ export class WordMerger {
     this.#tables = tables;
   }
 
-  /** Token ids of the word [start, end) of `text`: a view, valid until the next call. */
-  merge(text: string, start: number, end: number): Int32Array {
-    const length = this.#encodeUtf8(text, start, end);
+  /** Token ids of the word [start, end) of `units`: a view, valid until the next call. */
+  merge(units: Uint16Array, start: number, end: number): Int32Array {
+    const length = this.#encodeUtf8(units, start, end);
     const symbols = this.#symbols;
     if (this.#tables.words.length > 0) {
       const whole = tokenOfWord(this.#tables, this.#bytes, length);
@@ -43,7 +43,7 @@ export class WordMerger {
     return symbols.subarray(0, count);
   }
 
-  #encodeUtf8(text: string, start: number, end: number): number {
+  #encodeUtf8(units: Uint16Array, start: number, end: number): number {
     const most = (end - start) * 3;
     if (this.#bytes.length < most) {
       this.#bytes = new Uint8Array(most);
@@ -54,7 +54,7 @@ export class WordMerger {
     const bytes = this.#bytes;
     let to = 0;
     for (let at = start; at < end; at++) {
-      const unit = text.charCodeAt(at);
+      const unit = units[at]!;
       if (unit < 0x80) {
         bytes[to++] = unit;
       } else if (unit < 0x800) {
@@ -63,7 +63,7 @@ export class WordMerger {
       } else {
         let codePoint = unit;
         if ((unit & 0xf800) === 0xd800) {
-          const low = at + 1 < end && unit < 0xdc00 ? text.charCodeAt(at + 1) : 0;
+          const low = at + 1 < end && unit < 0xdc00 ? units[at + 1]! : 0;
           if ((low & 0xfc00) === 0xdc00) {
             codePoint = ((unit - 0xd800) << 10) + (low - 0xdc00) + 0x10000;
             at++;
