@@ -4,10 +4,13 @@ import { dataPlugins } from "../data/data-plugins.ts";
 import type { PluginDefinition } from "../data/plugin.ts";
 import { approxPrefixCacheProducerDefinition } from "../data/producers/approx-prefix-cache-producer.ts";
 import { inflightLoadProducerDefinition } from "../data/producers/inflight-load-producer.ts";
+import { precisePrefixCacheProducerDefinition } from "../data/producers/precise-prefix-cache-producer.ts";
+import { precisePrefixCacheScorerDefinition } from "../data/producers/precise-prefix-cache-scorer.ts";
 import { sessionIdProducerDefinition } from "../data/producers/session-id-producer.ts";
 import { tokenProducerDefinition } from "../data/producers/token-producer.ts";
 import { concurrencyDetector } from "../flow-control/concurrency-detector.ts";
 import { utilizationDetector } from "../flow-control/utilization-detector.ts";
+import { dynamoPrefillRouterDefinition } from "../prefill-router/plugin/dynamo-prefill-router-plugin.ts";
 import { parserTypes } from "../request/parser-set.ts";
 import { builtinPlugins, deprecatedTypes, knownUnbuilt } from "../scheduling/builtin.ts";
 
@@ -23,6 +26,8 @@ const parsers: readonly PluginDefinition[] = parserTypes.map((type) => ({
 const producers = [
   approxPrefixCacheProducerDefinition,
   inflightLoadProducerDefinition,
+  precisePrefixCacheProducerDefinition,
+  precisePrefixCacheScorerDefinition,
   sessionIdProducerDefinition,
   tokenProducerDefinition,
 ] as readonly unknown[] as readonly PluginDefinition[];
@@ -33,6 +38,7 @@ export function createPluginRegistry(): PluginRegistry {
     ...(dataPlugins as readonly PluginDefinition[]),
     ...parsers,
     ...producers,
+    dynamoPrefillRouterDefinition as unknown as PluginDefinition,
     utilizationDetector as PluginDefinition,
     concurrencyDetector as PluginDefinition,
   ];

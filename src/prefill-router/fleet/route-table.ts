@@ -5,6 +5,8 @@ import type { PrefillRouter } from "../contracts.ts";
 
 /** One ready worker set: prefill and decode of one request are always of the same. */
 export interface SetRoute {
+  /** Of the worker set. */
+  readonly key: string;
   readonly namespace: string;
   readonly model: string;
   /** Undefined for the base model. */

@@ -3,6 +3,7 @@
  * frontend beside it. The router of their prefill and decode legs reads the worker sets from here.
  */
 import { isIP } from "node:net";
+import { isTruthy } from "../../../dynamo/event-plane/settings.ts";
 import { createModelFiles, type ModelFiles } from "../../../dynamo/model-card/model-files-keeper.ts";
 import type { DynamoDiscovery } from "../../../dynamo/records.ts";
 import { type NamespaceFilter, namespaceFilterFromEnvironment } from "../../../dynamo/worker-sets/namespace-filter.ts";
@@ -22,6 +23,8 @@ export const instanceIdLabel = "nvidia.com/dynamo-instance-id";
 
 export class DynamoWorkers implements Discovery {
   readonly sets: WorkerSets;
+  /** No model is served without prefill workers. */
+  readonly isDisaggEnforced: boolean;
   readonly #context: PluginContext;
   readonly #parameters: DynamoDiscoveryParameters;
   readonly #source: string;
@@ -43,6 +46,7 @@ export class DynamoWorkers implements Discovery {
     this.#parameters = parameters;
     this.#source = context.name;
     this.#frontends = createFrontendMap(parameters);
+    this.isDisaggEnforced = parameters.enforceDisagg ?? isTruthy(context.environment?.["DYN_ENFORCE_DISAGG"]);
     const environment = context.environment ?? {};
     this.#environment = environment;
     this.#backendName = backendNameOf(parameters, environment);
@@ -58,7 +62,7 @@ export class DynamoWorkers implements Discovery {
       log: context.log,
       listener: this.#listeners,
       filter: namespaceFilterOf(parameters, environment),
-      enforceDisagg: parameters.enforceDisagg ?? isTruthy(environment["DYN_ENFORCE_DISAGG"]),
+      enforceDisagg: this.isDisaggEnforced,
       files: this.#files,
     });
   }
@@ -102,8 +106,9 @@ export class DynamoWorkers implements Discovery {
 
   async close(): Promise<void> {
     this.#isClosed = true;
-    await this.#started?.catch(() => undefined);
+    // Also ends a start that still waits for its backend.
     await this.#backend?.close();
+    await this.#started?.catch(() => undefined);
     await this.#files.close();
   }
 
@@ -253,8 +258,4 @@ function backendNameOf(parameters: DynamoDiscoveryParameters, environment: Envir
   const name = parameters.backend ?? environment["DYN_DISCOVERY_BACKEND"] ?? "etcd";
   if (name === "file" || name === "etcd") return name;
   throw new RangeError(`DYN_DISCOVERY_BACKEND: ${JSON.stringify(name)} is not "file" or "etcd"`);
-}
-
-function isTruthy(value: string | undefined): boolean {
-  return value !== undefined && ["1", "true", "yes", "on"].includes(value.trim().toLowerCase());
 }

@@ -1,0 +1,255 @@
+/**
+ * Everything that runs for one worker set: its index and the events that feed it, its router, its tokenizer. Made when the set has a card and
+ * closed with it; a set whose card changes gets a new one.
+ */
+import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
+import { parseActiveLoad } from "../../dynamo/kv-events/active-load.ts";
+import type { ModelCard } from "../../dynamo/model-card/model-card.ts";
+import type { EventChannelRecord } from "../../dynamo/records.ts";
+import type { SetWorker, WorkerSet } from "../../dynamo/worker-sets/worker-set.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import type { TokenHasher } from "../../tokens/block-hash.ts";
+import type { PromptTokenizer } from "../../tokens/prompt-tokenizer.ts";
+import type { PrefillRouter } from "../contracts.ts";
+import { KvEventIngest } from "../indexer/kv-event-ingest.ts";
+import type { RecoveryQuery } from "../indexer/recovery-query.ts";
+import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
+import { createPrefillRouter } from "../plan/prefill-router.ts";
+import { createWorkerStage } from "../stage/worker-stage.ts";
+import type { WorkerStage } from "../stage.ts";
+import { type ChannelLookup, EventFeeds } from "./event-feeds.ts";
+import type { FleetSettings } from "./fleet-settings.ts";
+import type { SetRoute } from "./route-table.ts";
+import { routerWorkerOf } from "./router-worker.ts";
+import { createSetIndex } from "./set-index.ts";
+import { Suspects } from "./suspects.ts";
+
+export interface SetRuntimeInit {
+  readonly set: WorkerSet;
+  readonly card: ModelCard;
+  readonly settings: FleetSettings;
+  readonly isDisaggEnforced: boolean;
+  readonly plane: EventPlane;
+  readonly channels: ChannelLookup;
+  readonly query: RecoveryQuery;
+  readonly hasher: TokenHasher;
+  readonly log: Logger;
+  readonly now: () => number;
+  readonly random: () => number;
+  readonly observers: readonly RouterObserver[];
+}
+
+const kvEventsTopic = "kv-events";
+const loadTopic = "kv_metrics";
+
+export class SetRuntime {
+  readonly key: string;
+  readonly fingerprint: string;
+  readonly router: PrefillRouter;
+  readonly stages: { readonly prefill: WorkerStage; readonly decode: WorkerStage };
+  readonly suspects: Suspects;
+  readonly ingest: KvEventIngest | undefined;
+  readonly #init: SetRuntimeInit;
+  readonly #feeds: EventFeeds;
+  readonly #workers = new Map<bigint, SetWorker>();
+  readonly #routes = new Map<string | undefined, SetRoute>();
+  #tokenizer: PromptTokenizer | undefined;
+  #isClosed = false;
+
+  constructor(init: SetRuntimeInit) {
+    const { set, card, settings, log, now, random } = init;
+    this.#init = init;
+    this.key = set.key;
+    this.fingerprint = card.fingerprint;
+    const index = createSetIndex(settings.config, random);
+    const planConfig = settings.planConfig(set.model, init.isDisaggEnforced);
+    const stage = (name: "prefill" | "decode"): WorkerStage =>
+      createWorkerStage({
+        stage: name,
+        blockSize: card.kvCacheBlockSize,
+        busyThresholds: settings.busyThresholds,
+        needsBatchedTokens: settings.config.routerQueueThreshold !== undefined,
+        random,
+      });
+    this.stages = { prefill: stage("prefill"), decode: stage("decode") };
+    this.router = createPrefillRouter({
+      config: planConfig,
+      settingsOf: settings.settingsOf,
+      prefill: this.stages.prefill,
+      decode: this.stages.decode,
+      index: index.router,
+      now,
+      random,
+      timers: systemTimers,
+      log,
+      observers: init.observers,
+    });
+    this.suspects = new Suspects({
+      addressOf: (id) => addressOf(this.#workers.get(id)),
+      exclude: (id) => {
+        log.warn(
+          { worker: id.toString(), set: set.key },
+          "a worker does not serve: it gets no requests until it listens",
+        );
+        this.router.suspectWorker(id, Number.POSITIVE_INFINITY);
+      },
+      readmit: (id) => this.router.suspectWorker(id, 0),
+    });
+    this.#feeds = new EventFeeds(init.plane, init.channels, log);
+    if (index.fed !== undefined) {
+      this.ingest = new KvEventIngest({
+        index: index.fed,
+        query: init.query,
+        log,
+        holderChanged: (rank, holder) => this.router.setHolder(rank, holder),
+      });
+    }
+  }
+
+  get isReady(): boolean {
+    return this.#tokenizer !== undefined;
+  }
+
+  /** Takes the tokenizer over. */
+  setTokenizer(tokenizer: PromptTokenizer): void {
+    if (this.#isClosed || this.#tokenizer !== undefined) this.#drop(tokenizer);
+    else this.#tokenizer = tokenizer;
+  }
+
+  routeFor(loraName: string | undefined): SetRoute | undefined {
+    const tokenizer = this.#tokenizer;
+    if (tokenizer === undefined) return undefined;
+    let route = this.#routes.get(loraName);
+    if (route === undefined) {
+      const { set, card, hasher } = this.#init;
+      const { kvCacheBlockSize: blockSize, contextLength } = card;
+      const { isEagle } = card.runtime;
+      route = {
+        key: set.key,
+        namespace: set.namespace,
+        model: set.model,
+        loraName,
+        blockSize,
+        contextLength,
+        tokenizer,
+        router: this.router,
+        hash: (tokens, cacheSalt) => hasher.hash(tokens, { blockSize, loraName, cacheSalt, isEagle }),
+      };
+      this.#routes.set(loraName, route);
+    }
+    return route;
+  }
+
+  workerAdded(worker: SetWorker): void {
+    this.#workers.set(worker.id, worker);
+    this.suspects.forget(worker.id);
+    this.router.upsertWorker(routerWorkerOf(worker));
+    this.#hear(worker);
+  }
+
+  workerChanged(worker: SetWorker): void {
+    const before = this.#workers.get(worker.id);
+    this.#workers.set(worker.id, worker);
+    this.router.upsertWorker(routerWorkerOf(worker));
+    for (const [rank, source] of before?.sources ?? []) {
+      if (worker.sources.get(rank)?.publisherId !== source.publisherId) this.ingest?.sourceGone(source);
+    }
+    this.#hear(worker);
+  }
+
+  workerRemoved(workerId: bigint): void {
+    this.#workers.delete(workerId);
+    this.suspects.forget(workerId);
+    this.ingest?.workerGone(workerId);
+    this.router.removeWorker(workerId);
+  }
+
+  channelOpened(channel: EventChannelRecord): void {
+    this.#feeds.opened(channel);
+  }
+
+  channelClosed(channel: EventChannelRecord): void {
+    this.#feeds.closed(channel);
+  }
+
+  /** For /debug. */
+  state(): Readonly<Record<string, unknown>> {
+    return {
+      set: this.key,
+      isReady: this.isReady,
+      suspects: this.suspects.excluded.map(String),
+      router: this.router.snapshot(),
+      events:
+        this.ingest === undefined
+          ? null
+          : { ...this.ingest.counters, sources: this.ingest.sources(), longestSliceMs: this.ingest.longestSliceMs },
+    };
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.suspects.close();
+    this.ingest?.close();
+    this.router.close();
+    const tokenizer = this.#tokenizer;
+    this.#tokenizer = undefined;
+    this.#routes.clear();
+    await this.#feeds.close();
+    await tokenizer?.close();
+  }
+
+  /** Subscribes first and asks for the past then: what is published in between is in one of the two. */
+  #hear(worker: SetWorker): void {
+    const { ingest } = this;
+    if (ingest !== undefined && worker.sources.size > 0) {
+      this.#after(
+        this.#feeds.hear(worker.kvScope, kvEventsTopic, (payload, publisherId) =>
+          ingest.onPayload(payload, publisherId),
+        ),
+        () => {
+          const current = this.#workers.get(worker.id);
+          for (const source of current?.sources.values() ?? []) ingest.sourceAppeared(source);
+        },
+      );
+    }
+    const { activeDecodeBlocks, activePrefillTokens, activePrefillTokensFraction } = this.#init.settings.busyThresholds;
+    if (activeDecodeBlocks ?? activePrefillTokens ?? activePrefillTokensFraction) {
+      const { namespace, component, endpoint } = worker.instance;
+      this.#after(
+        this.#feeds.hear({ namespace, component, endpoint }, loadTopic, (payload) => this.#reported(payload)),
+        () => undefined,
+      );
+    }
+  }
+
+  #after(heard: Promise<void>, then: () => void): void {
+    heard
+      .then(() => {
+        if (!this.#isClosed) then();
+      })
+      .catch((error: unknown) => this.#init.log.error({ error }, "a worker's events cannot be followed"));
+  }
+
+  #reported(payload: Buffer): void {
+    let load: ReturnType<typeof parseActiveLoad>;
+    try {
+      load = parseActiveLoad(payload);
+    } catch {
+      // What a worker says of its load is a hint: one that cannot be read is as good as none.
+      return;
+    }
+    const worker = this.#workers.get(load.workerId);
+    if (worker === undefined) return;
+    const stage = worker.role === "prefill" ? this.stages.prefill : this.stages.decode;
+    stage.setReportedLoad({ workerId: load.workerId, dpRank: load.dpRank }, load);
+  }
+
+  #drop(tokenizer: PromptTokenizer): void {
+    tokenizer.close().catch((error: unknown) => this.#init.log.error({ error }, "a tokenizer failed to close"));
+  }
+}
+
+function addressOf(worker: SetWorker | undefined): string | undefined {
+  return worker?.instance.transport.kind === "tcp" ? worker.instance.transport.address : undefined;
+}

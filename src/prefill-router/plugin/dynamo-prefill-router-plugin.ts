@@ -1,0 +1,145 @@
+/** The plugin definition of `dynamo-prefill-router`: its parameters, and what it builds from them and from Dynamo's environment variables. */
+import type { DynamoWorkers } from "../../data/discovery/dynamo/dynamo-discovery.ts";
+import { dynamoDiscoveryType } from "../../data/discovery/dynamo/dynamo-discovery-plugin.ts";
+import { isTruthy } from "../../dynamo/event-plane/settings.ts";
+import type { Activatable, Closable, PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
+import { Fleet } from "../fleet/fleet.ts";
+import { type FleetSettings, readFleetSettings } from "../fleet/fleet-settings.ts";
+import { settingSchemas } from "../settings/parameters.ts";
+import { DynamoPrefillRouter } from "./dynamo-prefill-router.ts";
+import { FleetRoutes } from "./fleet-routes.ts";
+
+export const dynamoPrefillRouterType = "dynamo-prefill-router";
+
+export interface DynamoPrefillRouterParameters {
+  readonly discovery: string;
+  readonly injectTokens: boolean;
+  readonly legacyHeaders?: boolean;
+  readonly overloadStatus?: number;
+  readonly tokenizerTimeoutMs: number;
+  readonly decodeProfile: string;
+  readonly prefillProfile: string;
+}
+
+/** Parameters that are not the router's own settings. */
+const ownParameters = {
+  discovery: {
+    type: "string",
+    default: dynamoDiscoveryType,
+    description: "Name of the dynamo-discovery that tells the workers.",
+  },
+  injectTokens: {
+    type: "boolean",
+    default: true,
+    description:
+      "Send the prompt's token ids along (nvext.token_data) where they may stand in for it, so that the frontend need not tokenize again.",
+  },
+  legacyHeaders: {
+    type: "boolean",
+    description: "Also send the headers that frontends before 1.2 read. Default: --dynamo-legacy-headers.",
+  },
+  overloadStatus: {
+    type: "integer",
+    minimum: 400,
+    maximum: 599,
+    description: "Status of a refusal for overload. Default: DYN_HTTP_OVERLOAD_STATUS_CODE, else 429.",
+  },
+  tokenizerTimeoutMs: {
+    type: "integer",
+    minimum: 1,
+    default: 5000,
+    description: "A prompt that is not tokenized in this time is refused with 504.",
+  },
+  decodeProfile: {
+    type: "string",
+    default: "decode",
+    description: "Profile whose filters restrict decode workers. The only profile, where none is called so.",
+  },
+  prefillProfile: {
+    type: "string",
+    default: "prefill",
+    description: "Profile whose filters restrict prefill workers, where endpoints stand for prefill workers.",
+  },
+} as const;
+
+type Instance = DynamoPrefillRouter & Activatable & Closable & { state(): unknown };
+
+export const dynamoPrefillRouterDefinition: PluginDefinition<DynamoPrefillRouterParameters, Instance> = {
+  type: dynamoPrefillRouterType,
+  kinds: ["profile-handler"],
+  summary:
+    "Dynamo's PrefillRouter: plans which prefill and which decode worker serve a request, keeps their books, and binds the request to them by headers.",
+  parameters: {
+    type: "object",
+    additionalProperties: false,
+    properties: { ...ownParameters, ...withoutDefaults(settingSchemas()) },
+  },
+  needs: [dynamoDiscoveryType],
+  create: createInstance,
+};
+
+/** What is not given comes from the environment, so a schema's default must not fill it in. */
+function withoutDefaults(schemas: ReturnType<typeof settingSchemas>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(schemas).map(([name, { default: value, description, ...schema }]) => [
+      name,
+      {
+        ...schema,
+        description: value === undefined ? description : `${String(description)} Default: ${JSON.stringify(value)}.`,
+      },
+    ]),
+  );
+}
+
+function createInstance(parameters: DynamoPrefillRouterParameters, context: PluginContext): Instance {
+  const environment = context.environment ?? {};
+  const settings = readSettings(parameters, context);
+  const routes = new FleetRoutes();
+  const router = new DynamoPrefillRouter({
+    routes,
+    profiles: { decode: parameters.decodeProfile, prefill: parameters.prefillProfile },
+    sendsLegacyHeaders: parameters.legacyHeaders ?? isTruthy(environment["DYN_EPP_LEGACY_HEADERS"]),
+    injectsTokens: parameters.injectTokens,
+    overloadStatus: parameters.overloadStatus ?? overloadStatusOf(environment["DYN_HTTP_OVERLOAD_STATUS_CODE"]),
+  });
+  return Object.assign(router, {
+    activate(): void {
+      const workers = context.plugin(parameters.discovery) as DynamoWorkers | undefined;
+      if (workers === undefined) {
+        throw new Error(`discovery: no plugin is named ${JSON.stringify(parameters.discovery)}`);
+      }
+      routes.begin(
+        new Fleet({
+          workers,
+          settings,
+          isDisaggEnforced: workers.isDisaggEnforced,
+          environment,
+          tokenizerTimeoutMs: parameters.tokenizerTimeoutMs,
+          log: context.log,
+          now: context.now,
+          random: context.random,
+          observers: [],
+        }),
+        context.log,
+      );
+    },
+    state: () => routes.state(),
+    close: () => routes.close(),
+  });
+}
+
+/** Throws with every fault, which makes each a fault of the configuration. */
+function readSettings(parameters: DynamoPrefillRouterParameters, context: PluginContext): FleetSettings {
+  const own = new Set(Object.keys(ownParameters));
+  const rest = Object.fromEntries(Object.entries(parameters).filter(([name]) => !own.has(name)));
+  const { settings, warnings, faults } = readFleetSettings(context.environment ?? {}, rest);
+  if (faults.length > 0) throw new Error(faults.join("; "));
+  for (const warning of warnings) context.log.warn({ plugin: context.name }, warning);
+  return settings;
+}
+
+/** As Dynamo's frontend: what is no final status counts as unset. */
+function overloadStatusOf(text: string | undefined): number | undefined {
+  const status = text !== undefined && /^\d{3}$/.test(text) ? Number(text) : 0;
+  return status >= 200 ? status : undefined;
+}

@@ -1,0 +1,40 @@
+/** The fleet as the plugin holds it: not there before the configuration is in force, and gone when it is replaced. */
+import type { Logger } from "../../telemetry/log.ts";
+import type { Fleet } from "../fleet/fleet.ts";
+import type { RouteLookup, RouteTable, SetRoute } from "../fleet/route-table.ts";
+
+export class FleetRoutes implements RouteTable {
+  #fleet: Fleet | undefined;
+  #starting: Promise<void> = Promise.resolve();
+  #failure: string | undefined;
+
+  begin(fleet: Fleet, log: Logger): void {
+    this.#fleet = fleet;
+    this.#starting = fleet.start().catch((error: unknown) => {
+      this.#failure = `the router cannot reach its workers: ${error instanceof Error ? error.message : String(error)}`;
+      log.error({ error }, "the router of Dynamo's workers cannot begin");
+    });
+  }
+
+  find(model: string, random: () => number): RouteLookup {
+    if (this.#fleet === undefined) return { kind: "not-ready", reason: "the router has not begun" };
+    if (this.#failure !== undefined) return { kind: "not-ready", reason: this.#failure };
+    return this.#fleet.find(model, random);
+  }
+
+  suspect(route: SetRoute, workerId: bigint, isCertain: boolean): void {
+    this.#fleet?.suspect(route, workerId, isCertain);
+  }
+
+  state(): unknown {
+    return {
+      failure: this.#failure ?? null,
+      sets: [...(this.#fleet?.runtimes.values() ?? [])].map((runtime) => runtime.state()),
+    };
+  }
+
+  async close(): Promise<void> {
+    await this.#starting;
+    await this.#fleet?.close();
+  }
+}
