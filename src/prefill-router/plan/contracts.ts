@@ -44,6 +44,8 @@ export interface RouterIndex {
   createMatches(): KvMatches;
   /** The request was sent to the holder's rank: approximate and predicted indices note its blocks. */
   routed?(holder: number, sequenceHashes: Uint32Array, nowMs: number): void;
+  /** One bounded slice of the work it has put off; true while more is left. */
+  upkeep?(nowMs: number): boolean;
   /** Set where no events feed the index: then the router attaches every rank itself. */
   readonly ownHolders?: { attach(): number; detach(holder: number): void };
 }

@@ -22,6 +22,7 @@ import { Announcer } from "./announcer.ts";
 import { Chooser, type Chosen, type ChosenLeg, type StageSessions } from "./chooser.ts";
 import { type PrefillRouterOptions, systemTimers } from "./contracts.ts";
 import { explanationOf } from "./explanation.ts";
+import { keepUp } from "./index-upkeep.ts";
 import { BookingLedger } from "./plan-booking.ts";
 import { Roster } from "./roster.ts";
 import { WaitingPlans } from "./waiting-plans.ts";
@@ -55,6 +56,7 @@ class PlanningRouter implements PrefillRouter {
   readonly #chooser: Chooser;
   readonly #waiting: WaitingPlans;
   readonly #ledger: BookingLedger;
+  readonly #endUpkeep: () => void;
   #cancelHousekeeping: () => void;
   #isClosed = false;
 
@@ -85,6 +87,7 @@ class PlanningRouter implements PrefillRouter {
       announcer: this.#announcer,
       admit: (request, policyClass, waitedMs) => this.#admit(request, policyClass, waitedMs),
     });
+    this.#endUpkeep = keepUp(index, now, timers);
     this.#cancelHousekeeping = this.#armHousekeeping();
   }
 
@@ -145,6 +148,7 @@ class PlanningRouter implements PrefillRouter {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#cancelHousekeeping();
+    this.#endUpkeep();
     this.#waiting.close();
     this.#ledger.freeAll();
     this.#roster.close();

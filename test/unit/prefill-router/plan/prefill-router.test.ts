@@ -204,6 +204,17 @@ describe("the index", () => {
     expect(routed).toEqual([30, 40, 30]);
   });
 
+  it("gets its turns: in slices while it has work, once a second else, none after close", () => {
+    const asked: number[] = [];
+    const { router, advance, timers } = harness({
+      index: anyIndex({ upkeep: (nowMs) => asked.push(nowMs) < 3 }),
+    });
+    advance(3000);
+    expect(asked).toEqual([1000, 1002, 1004, 2004]);
+    router.close();
+    expect(timers.size).toBe(0);
+  });
+
   it("gets a holder for every rank, and back, where no events feed it", () => {
     const held = new Set<number>();
     let next = 0;
