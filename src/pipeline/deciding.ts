@@ -201,6 +201,7 @@ export class Deciding implements PendingDecision {
     const { plan, onPluginError, timer } = this.#hooks;
     const offer: PlanOffer = {
       candidates,
+      profiles: [...plan.profiles.keys()],
       eligible: (profile) => filterByProfile(plan, profile, cycle, candidates, onPluginError, timer),
     };
     const startMs = this.#dependencies.now();

@@ -89,7 +89,9 @@ export interface ProfileHandler {
 export interface PlanOffer {
   /** Endpoints that the gateway allows and that screeners left. Never empty. */
   readonly candidates: Endpoints;
-  /** Those of them that the filters of a profile leave; all of them for a profile that the configuration does not have. */
+  /** Names of the configured profiles. */
+  readonly profiles: readonly string[];
+  /** The candidates that the filters of a profile leave; all of them for a profile that the configuration does not have. */
   eligible(profile: string): Endpoints;
 }
 

@@ -16,6 +16,7 @@ export interface SetRoute {
   readonly contextLength: number;
   readonly tokenizer: PromptTokenizer;
   readonly router: PrefillRouter;
+  readonly isPrefillWorker: (workerId: bigint) => boolean;
   hash(tokens: Uint32Array, cacheSalt: string | undefined): TokenHashes;
 }
 

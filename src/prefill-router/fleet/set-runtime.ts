@@ -133,6 +133,7 @@ export class SetRuntime {
         contextLength,
         tokenizer,
         router: this.router,
+        isPrefillWorker: (workerId) => this.stages.prefill.workers.has(workerId),
         hash: (tokens, cacheSalt) => hasher.hash(tokens, { blockSize, loraName, cacheSalt, isEagle }),
       };
       this.#routes.set(loraName, route);

@@ -62,7 +62,7 @@ const ownParameters = {
   },
 } as const;
 
-type Instance = DynamoPrefillRouter & Activatable & Closable & { state(): unknown };
+type Instance = DynamoPrefillRouter & Activatable & Closable & { dumpState(): unknown };
 
 export const dynamoPrefillRouterDefinition: PluginDefinition<DynamoPrefillRouterParameters, Instance> = {
   type: dynamoPrefillRouterType,
@@ -123,7 +123,7 @@ function createInstance(parameters: DynamoPrefillRouterParameters, context: Plug
         context.log,
       );
     },
-    state: () => routes.state(),
+    dumpState: () => routes.state(),
     close: () => routes.close(),
   });
 }

@@ -18,7 +18,7 @@ import {
   type RequestObserver,
 } from "../../scheduling/contracts.ts";
 import type { RouteTable } from "../fleet/route-table.ts";
-import type { StageProfiles } from "./allowed-workers.ts";
+import { decodeProfileOf, type StageProfiles } from "./allowed-workers.ts";
 import { setWorkerHeaders } from "./leaving.ts";
 import { type Planned, Planning } from "./planning.ts";
 import { notReady, unknownModel } from "./refusals.ts";
@@ -70,8 +70,7 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
     outcomes: ReadonlyMap<string, ProfileOutcome>,
   ): readonly string[] {
     if (outcomes.size > 0) return none;
-    const { decode } = this.#init.profiles;
-    return profiles.includes(decode) ? [decode] : profiles.slice(0, 1);
+    return [decodeProfileOf(profiles, this.#init.profiles)];
   }
 
   primaryProfile(_cycle: Cycle, outcomes: ReadonlyMap<string, ProfileOutcome>): string {

@@ -125,7 +125,7 @@ export class Planning implements PendingPlanning {
         strictPriority: hints.strictPriority,
         policyClass: hints.policyClass,
         doNotQueue: hints.doNotQueue,
-        allowed: allowedWorkers(offer, this.#init.profiles),
+        allowed: allowedWorkers(offer, this.#init.profiles, route.isPrefillWorker),
         sessionId: hints.sessionId,
         isSessionFinal: hints.isSessionFinal,
         ...(hints.constraints === undefined ? {} : { constraints: hints.constraints }),

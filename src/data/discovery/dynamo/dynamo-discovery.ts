@@ -95,7 +95,7 @@ export class DynamoWorkers implements Discovery {
     return this.#listeners.add(listener);
   }
 
-  state(): Readonly<Record<string, unknown>> {
+  dumpState(): Readonly<Record<string, unknown>> {
     return {
       backend: this.#backendName,
       isStale: this.#backend?.isStale ?? true,
