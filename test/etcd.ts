@@ -11,7 +11,7 @@ import { delimiter, join } from "node:path";
 import { promisify } from "node:util";
 
 export interface RunningEtcd {
-  /** "http://127.0.0.1:<port>"; the same after a restart. */
+  /** "http(s)://127.0.0.1:<port>"; the same after a restart. */
   readonly url: string;
   readonly pid: number;
   /** Graceful; the data stay. */
@@ -25,10 +25,16 @@ export interface RunningEtcd {
 
 const startTimeoutMs = 15_000;
 
-export async function startEtcd(args: readonly string[] = []): Promise<RunningEtcd> {
+export interface EtcdTls {
+  /** Clients must show a certificate that this one signed, such as itself. */
+  readonly certFile: string;
+  readonly keyFile: string;
+}
+
+export async function startEtcd(args: readonly string[] = [], tls?: EtcdTls): Promise<RunningEtcd> {
   const binary = await findEtcd();
   const folder = await mkdtemp(join(tmpdir(), "signalbox-etcd-"));
-  const etcd = new Etcd(binary, folder, await freePort(), await freePort(), args);
+  const etcd = new Etcd(binary, folder, await freePort(), await freePort(), await freePort(), args, tls);
   try {
     await etcd.start();
     return etcd;
@@ -44,15 +50,35 @@ class Etcd implements RunningEtcd {
   readonly #folder: string;
   readonly #peerUrl: string;
   readonly #args: readonly string[];
+  /** Plain HTTP, whatever the clients' port speaks. */
+  readonly #metricsUrl: string;
   #child: ChildProcess | undefined;
   #exited: Promise<void> = Promise.resolve();
   #output = "";
 
-  constructor(binary: string, folder: string, port: number, peerPort: number, args: readonly string[]) {
+  constructor(
+    binary: string,
+    folder: string,
+    port: number,
+    peerPort: number,
+    metricsPort: number,
+    args: readonly string[],
+    tls: EtcdTls | undefined,
+  ) {
     this.#binary = binary;
     this.#folder = folder;
-    this.#args = args;
-    this.url = `http://127.0.0.1:${port}`;
+    this.#args =
+      tls === undefined
+        ? args
+        : [
+            ...args,
+            `--cert-file=${tls.certFile}`,
+            `--key-file=${tls.keyFile}`,
+            `--trusted-ca-file=${tls.certFile}`,
+            "--client-cert-auth",
+          ];
+    this.url = `${tls === undefined ? "http" : "https"}://127.0.0.1:${port}`;
+    this.#metricsUrl = `http://127.0.0.1:${metricsPort}`;
     this.#peerUrl = `http://127.0.0.1:${peerPort}`;
   }
 
@@ -72,6 +98,7 @@ class Etcd implements RunningEtcd {
         `--listen-peer-urls=${peerUrl}`,
         `--initial-advertise-peer-urls=${peerUrl}`,
         `--initial-cluster=default=${peerUrl}`,
+        `--listen-metrics-urls=${this.#metricsUrl}`,
         "--unsafe-no-fsync",
         ...this.#args,
       ],
@@ -89,7 +116,7 @@ class Etcd implements RunningEtcd {
       child.once("exit", () => resolve());
     });
     const deadline = Date.now() + startTimeoutMs;
-    while (!(await isHealthy(url))) {
+    while (!(await isHealthy(this.#metricsUrl))) {
       if (child.exitCode !== null || child.pid === undefined || Date.now() > deadline) {
         throw new Error(`etcd did not start: ${this.#output}`);
       }

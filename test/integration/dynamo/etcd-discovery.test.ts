@@ -1,7 +1,12 @@
 /** Discovery over a real etcd: leases that expire, restarts, compaction, long absence; nothing that lives is lost. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
 import { Etcd3 } from "etcd3";
+import { generate } from "selfsigned";
 import { createEtcdDiscovery } from "../../../src/dynamo/discovery/etcd/etcd-discovery.ts";
+import { etcdOptionsFromEnvironment } from "../../../src/dynamo/discovery/etcd/etcd-options.ts";
 import { createEtcdRegistration } from "../../../src/dynamo/discovery/etcd/etcd-registration.ts";
 import type { DynamoRegistration } from "../../../src/dynamo/discovery/registration.ts";
 import { type EncodedRecord, encodeRecord } from "../../../src/dynamo/encode-record.ts";
@@ -63,6 +68,13 @@ async function register(ttlSeconds = 30): Promise<{ registration: DynamoRegistra
   const record = encodeRecord(instance(registration.instanceId));
   await registration.put(record);
   return { registration, record };
+}
+
+async function selfSigned(): Promise<{ readonly cert: string; readonly key: string }> {
+  const pair = await generate([{ name: "commonName", value: "localhost" }], {
+    extensions: [{ name: "subjectAltName", altNames: [{ type: 2, value: "localhost" }] }],
+  });
+  return { cert: pair.cert, key: pair.private };
 }
 
 async function until(condition: () => boolean, ms = 10_000): Promise<void> {
@@ -197,4 +209,62 @@ describe("discovery over etcd", () => {
     await expect(discovery.start(new Seen())).rejects.toThrow("etcd at http://127.0.0.1:1 gave no list");
     await expect(createEtcdRegistration({ endpoints: ["http://127.0.0.1:1"], log })).rejects.toThrow("grants no lease");
   });
+
+  it("signs in with a user and password, and is turned away with a wrong one", async () => {
+    const own = await startEtcd();
+    open.push(own);
+    const client = new Etcd3({ hosts: own.url });
+    await client.user("root").create("secret");
+    await client.role("root").create();
+    await client.user("root").addRole("root");
+    await client.auth.authEnable();
+    client.close();
+    const env = { ETCD_ENDPOINTS: own.url, ETCD_AUTH_USERNAME: "root", ETCD_AUTH_PASSWORD: "secret" };
+    const options = { ...etcdOptionsFromEnvironment(env), log };
+    const registration = await createEtcdRegistration(options);
+    open.push(registration);
+    const record = encodeRecord(instance(registration.instanceId));
+    await registration.put(record);
+    const discovery = createEtcdDiscovery(options);
+    open.push(discovery);
+    const seen = new Seen();
+    await discovery.start(seen);
+    expect(seen.records.has(record.key)).toBe(true);
+    // A restarted etcd knows the tokens of before no more.
+    await own.restart();
+    await until(() => !discovery.isStale);
+    const other = encodeRecord(instance(1n));
+    await until(() => seen.events.length === 1);
+    await registration.put(other).catch(() => {});
+    await until(() => seen.records.has(other.key));
+    const wrong = etcdOptionsFromEnvironment({ ...env, ETCD_AUTH_PASSWORD: "guess" });
+    await expect(createEtcdDiscovery({ ...wrong, log, startTimeoutMs: 500 }).start(new Seen())).rejects.toThrow(
+      "gave no list",
+    );
+  }, 20_000);
+
+  it("speaks TLS with a client certificate", async () => {
+    const { cert, key } = await selfSigned();
+    const folder = await mkdtemp(join(tmpdir(), "signalbox-tls-"));
+    open.push({ close: () => rm(folder, { recursive: true, force: true }) });
+    await writeFile(join(folder, "cert.pem"), cert);
+    await writeFile(join(folder, "key.pem"), key);
+    const own = await startEtcd([], { certFile: join(folder, "cert.pem"), keyFile: join(folder, "key.pem") });
+    open.push(own);
+    const options = etcdOptionsFromEnvironment({
+      ETCD_ENDPOINTS: own.url.replace("127.0.0.1", "localhost"),
+      ETCD_AUTH_CA: cert,
+      ETCD_AUTH_CLIENT_CERT: cert,
+      ETCD_AUTH_CLIENT_KEY: key,
+    });
+    const registration = await createEtcdRegistration({ ...options, log });
+    open.push(registration);
+    const record = encodeRecord(instance(registration.instanceId));
+    await registration.put(record);
+    const discovery = createEtcdDiscovery({ ...options, log });
+    open.push(discovery);
+    const seen = new Seen();
+    await discovery.start(seen);
+    expect([...seen.records.keys()]).toEqual([record.key]);
+  }, 20_000);
 });
