@@ -20,6 +20,11 @@ export class RankColumns {
   privateBlocks = new Float64Array(initialSlots);
   requests = new Int32Array(initialSlots);
 
+  /** Length of the columns: a multiple of 32, whole words of a mask by slot. */
+  get size(): number {
+    return this.dpRank.length;
+  }
+
   /** Slots ever used. */
   get count(): number {
     return this.#count;
