@@ -58,8 +58,16 @@ export interface AdminServer {
   close(): Promise<void>;
 }
 
+/** 64-bit ids become text, which every reader reads exactly; maps and sets become objects and arrays. */
 export function json(value: unknown, status = 200): AdminAnswer {
-  return { status, contentType: "application/json", body: `${JSON.stringify(value, undefined, 2)}\n` };
+  return { status, contentType: "application/json", body: `${JSON.stringify(value, plain, 2)}\n` };
+}
+
+function plain(_key: string, value: unknown): unknown {
+  if (typeof value === "bigint") return value.toString();
+  if (value instanceof Map)
+    return Object.fromEntries([...value].map(([key, entry]) => [String(key), entry as unknown]));
+  return value instanceof Set ? [...value] : value;
 }
 
 export function text(body: string, status = 200): AdminAnswer {
