@@ -22,6 +22,7 @@ export const defaultPicker = "max-score-picker";
 export const defaultHandler = "single-profile-handler";
 export const defaultDetector = "utilization-detector";
 export const defaultSource = "metrics-data-source";
+export const notificationSource = "endpoint-notification-source";
 export const defaultExtractor = "core-metrics-extractor";
 /** Counts what was sent and has not ended; every configuration has one, so that load is known without waiting for a scrape. */
 export const loadProducer = "inflight-load-producer";

@@ -1,4 +1,5 @@
 /** The sections that refer to plugins besides the profiles: data layer, request handler, saturation detector, feature gates, flow control. */
+import type { PluginKind } from "../scheduling/contracts.ts";
 import type { SourceEntry } from "./complete-config.ts";
 import {
   defaultDetector,
@@ -8,6 +9,7 @@ import {
   fallbackParser,
   featureGates,
   flowControlPolicies,
+  notificationSource,
 } from "./defaults.ts";
 import { didYouMean } from "./nearest-name.ts";
 import type { PluginSet } from "./plugin-set.ts";
@@ -43,19 +45,22 @@ export function completeSources(layer: RawDataLayer, plugins: PluginSet, { fault
   const injects = layer.injectDefaults !== false;
   const listed = new Set<string>();
   let hasMetrics = false;
-  const sources = (layer.sources ?? []).map((source, index) => {
+  const sources = (layer.sources ?? []).flatMap((source, index) => {
     const place = `dataLayer.sources[${index}]`;
     const entry = plugins.resolve(source.pluginRef, `${place}.pluginRef`, ["data-source"]);
+    const listeners: readonly PluginKind[] =
+      entry?.type === notificationSource ? ["extractor", "data-producer"] : ["extractor"];
     if (listed.has(source.pluginRef)) faults.push(`${place}.pluginRef: ${source.pluginRef} is listed already`);
     listed.add(source.pluginRef);
     const extractors = (source.extractors ?? []).map(({ pluginRef }, position) => {
-      plugins.resolve(pluginRef, `${place}.extractors[${position}].pluginRef`, ["extractor"]);
+      plugins.resolve(pluginRef, `${place}.extractors[${position}].pluginRef`, listeners);
       return pluginRef;
     });
     const isMetrics = entry?.type === defaultSource;
     hasMetrics ||= isMetrics;
     if (isMetrics && extractors.length === 0 && injects) extractors.push(plugins.addDefault(defaultExtractor, place));
-    return { pluginRef: source.pluginRef, extractors };
+    // What hears of endpoints hears of them without being listed, and nothing is polled.
+    return entry?.type === notificationSource ? [] : [{ pluginRef: source.pluginRef, extractors }];
   });
   if (!injects || hasMetrics) return sources;
   const source = plugins.addDefault(defaultSource, "dataLayer");

@@ -7,6 +7,15 @@ export interface PromptTokens {
   readonly ids: readonly Uint32Array[];
   /** False for the estimate (about 4 bytes a token). */
   readonly exact: boolean;
+  /** By prompt, the media whose place in it tokens hold; absent where there is none. */
+  readonly media?: readonly (readonly MediaSpan[])[];
+}
+
+/** An image or the like in a prompt: engines hash its content into the blocks that its tokens touch. */
+export interface MediaSpan {
+  readonly hash: bigint;
+  readonly firstToken: number;
+  readonly tokens: number;
 }
 export const promptTokensKey = new AttributeKey<PromptTokens>("prompt-tokens");
 

@@ -7,8 +7,10 @@ import type { Usage } from "../request/usage.ts";
 import type { Endpoints } from "./endpoint.ts";
 
 export interface DataProducer {
-  /** Publishes attributes. A promise is bounded to 400 ms by the caller: on failure or timeout the request continues without the attribute. */
+  /** Publishes attributes. A promise is bounded by the caller, to 400 ms: on failure or timeout the request continues without the attribute. */
   produce(request: InferenceRequest, candidates: Endpoints): void | Promise<void>;
+  /** A bound of its own in place of the 400 ms, for answers that take longer by their nature. */
+  readonly timeoutMs?: number | undefined;
   /** Producer types whose attributes this one reads; decides the order. */
   readonly after?: readonly string[];
 }

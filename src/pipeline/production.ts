@@ -1,6 +1,6 @@
 /**
  * Runs the data producers of a plan for one request. Producers that answer at once cost no promise; one that returns a promise is given
- * 400 ms, runs beside the others that do not read from it, and its failure only means that the request goes on without its attribute.
+ * 400 ms or its own bound, runs beside the others that do not read from it, and its failure only means that the request goes on without its attribute.
  */
 import type { Endpoints } from "../data/endpoint.ts";
 import type { DataProducer } from "../data/producer.ts";
@@ -109,9 +109,10 @@ export class Production {
     const pending: PendingProducer = { producer, startMs, timer: undefined };
     this.#pending ??= new Set();
     this.#pending.add(pending);
+    const timeoutMs = producer.plugin.timeoutMs ?? producerTimeoutMs;
     pending.timer = this.#timers.set(() => {
-      this.#settle(pending, new Error(`did not answer within ${producerTimeoutMs} ms`));
-    }, producerTimeoutMs);
+      this.#settle(pending, new Error(`did not answer within ${timeoutMs} ms`));
+    }, timeoutMs);
     answer.then(
       () => this.#settle(pending, undefined),
       (error: unknown) => this.#settle(pending, error ?? new Error("rejected without a reason")),

@@ -75,7 +75,6 @@ const eviction = "waits for the eviction of running requests";
 const latency = "waits for the latency predictor";
 const multicluster = "waits for imported pools";
 const topology = "waits for node topology";
-const kvEvents = "waits for the index of KV events";
 const gpu = "waits for GPU metrics";
 const kubernetes = "waits for Kubernetes discovery";
 
@@ -94,8 +93,6 @@ export const knownUnbuilt: ReadonlyMap<string, string> = new Map([
   ["predicted-latency-producer", latency],
   ["latency-slo-admitter", latency],
   ["probabilistic-admitter", "waits for admission plugins"],
-  ["precise-prefix-cache-scorer", kvEvents],
-  ["precise-prefix-cache-producer", kvEvents],
   ["mm-embeddings-cache-scorer", encoding],
   ["mm-embeddings-cache-producer", encoding],
   ["always-disagg-multimodal-decider", encoding],
@@ -132,7 +129,6 @@ export const knownUnbuilt: ReadonlyMap<string, string> = new Map([
   ["dcgm-data-source", gpu],
   ["dcgm-extractor", gpu],
   ["k8s-notification-source", kubernetes],
-  ["endpoint-notification-source", kubernetes],
   ["local-syncer", "waits for state shared between replicas"],
   ["cross-replica-publisher", "waits for state shared between replicas"],
   ["vllmgrpc-parser", "waits for gRPC engines"],

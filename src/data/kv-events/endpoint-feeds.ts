@@ -55,6 +55,8 @@ const maxNamed = 32;
 
 export class EndpointFeeds {
   readonly counters: EventCounters = createEventCounters();
+  /** Adapters that engines named in their events. */
+  readonly adapters = new Set<string>();
   readonly #options: EndpointFeedsOptions;
   readonly #hasher = createTokenHasher();
   /** By slot. */
@@ -65,6 +67,7 @@ export class EndpointFeeds {
   readonly #sizesSeen = new Set<number>();
   readonly #closing = new Set<Promise<unknown>>();
   readonly #unsubscribe: () => void;
+  #upkeep: NodeJS.Immediate | undefined;
   readonly #bound: MessageSource | undefined;
 
   constructor(options: EndpointFeedsOptions) {
@@ -122,6 +125,8 @@ export class EndpointFeeds {
   async close(): Promise<void> {
     this.#unsubscribe();
     for (const seat of this.#seats) if (seat !== undefined) this.#drop(seat);
+    clearImmediate(this.#upkeep);
+    this.#upkeep = undefined;
     if (this.#bound !== undefined) this.#closing.add(this.#bound.close());
     await Promise.all(this.#closing);
   }
@@ -170,6 +175,15 @@ export class EndpointFeeds {
     const closing = Promise.all([seat.source?.close(), ...[...seat.feeds.values()].map((feed) => feed.close())]);
     this.#closing.add(closing);
     closing.finally(() => this.#closing.delete(closing)).catch(() => {});
+    this.#keepUp();
+  }
+
+  /** What a gone endpoint held leaves the index in slices, one a turn. */
+  #keepUp(): void {
+    this.#upkeep ??= setImmediate(() => {
+      this.#upkeep = undefined;
+      if (this.#options.index.upkeep()) this.#keepUp();
+    });
   }
 
   #feed(seat: Seat, replayEndpoint: string | undefined): EngineFeed {
@@ -180,6 +194,7 @@ export class EndpointFeeds {
       blockSize,
       maxBlocksPerRank,
       counters: this.counters,
+      adapters: this.adapters,
       replayEndpoint,
       now,
       onBlockSize: (reported) => this.#warnOfBlockSize(seat.endpoint, reported),

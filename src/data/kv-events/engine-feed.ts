@@ -16,6 +16,7 @@ export interface EngineFeedOptions {
   readonly blockSize: number;
   readonly maxBlocksPerRank: number;
   readonly counters: EventCounters;
+  readonly adapters: Set<string>;
   /** Where past batches can be had; undefined where nowhere. */
   readonly replayEndpoint: string | undefined;
   readonly now: () => number;
@@ -113,8 +114,8 @@ export class EngineFeed {
   #rank(head: BatchHead): EngineRank | undefined {
     let rank = this.#ranks.get(head.rank);
     if (rank === undefined && this.#ranks.size < maxRanks) {
-      const { index, hasher, blockSize, maxBlocksPerRank, counters, onBlockSize, onRank } = this.#options;
-      rank = new EngineRank({ index, hasher, blockSize, maxBlocks: maxBlocksPerRank, counters, onBlockSize });
+      const { index, hasher, blockSize, maxBlocksPerRank, counters, adapters, onBlockSize, onRank } = this.#options;
+      rank = new EngineRank({ index, hasher, blockSize, maxBlocks: maxBlocksPerRank, counters, adapters, onBlockSize });
       this.#ranks.set(head.rank, rank);
       onRank(head.rank, rank.holder, true);
     }

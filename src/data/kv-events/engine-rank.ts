@@ -17,10 +17,13 @@ export interface EngineRankOptions {
   /** Distinct blocks a rank may name before further ones are left out: an engine's own capacity many times over. */
   readonly maxBlocks: number;
   readonly counters: EventCounters;
+  /** Adapters that engines named: their blocks are hashed under the name. Bounded. */
+  readonly adapters: Set<string>;
   /** Told of each event whose blocks have another size. */
   readonly onBlockSize: (reported: number) => void;
 }
 
+const maxAdapters = 10_000;
 /** Cache groups a rank may teach; engines have a handful. */
 const maxGroups = 256;
 
@@ -120,9 +123,13 @@ export class EngineRank {
       case "applied":
         counters.stored += count;
         this.#reference(event, tier, count, salt);
+        this.#noteAdapter(event.loraName);
         break;
       case "unknown-parent":
         counters.unknownParent += 1;
+        break;
+      case "invalid":
+        counters.filtered += 1;
         break;
       case "full":
         counters.full += 1;
@@ -135,6 +142,11 @@ export class EngineRank {
     if (!event.hasParent) return "";
     const id = this.#references.saltOf(event.parentLow, event.parentHigh);
     return id === ambiguousSalt ? undefined : this.#salts.nameOf(id);
+  }
+
+  #noteAdapter(name: string | undefined): void {
+    const { adapters } = this.#options;
+    if (name !== undefined && name !== "" && adapters.size < maxAdapters) adapters.add(name);
   }
 
   #reference(event: EngineEvent, tier: StorageTier, count: number, salt: string): void {

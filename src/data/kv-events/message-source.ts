@@ -2,6 +2,7 @@
  * The ZeroMQ side of engine events: a SUB socket that is connected to one publisher, or bound for many, hands on `[topic, sequence, payload]` one by
  * one. ZeroMQ connects again by itself; what it drops at the high-water mark shows as a gap in the sequence.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import type { Subscriber } from "zeromq";
 import type { Logger } from "../../telemetry/log.ts";
 import { maxMessageSize, sequenceOf } from "./replay-client.ts";
@@ -27,13 +28,15 @@ export interface MessageSourceOptions {
 /** Messages that wait unread; ZeroMQ drops what comes beyond. */
 const highWaterMark = 10_000;
 const reconnect = { reconnectInterval: 100, reconnectMaxInterval: 5000 } as const;
-/** A peer that is cut off without a word is noticed after half a minute. */
-const heartbeat = { heartbeatInterval: 10_000, heartbeatTimeout: 30_000 } as const;
+/** An endpoint that cannot be bound is tried again: the configuration that runs may still have it. */
+const rebindMs = 5000;
+/** A peer that is cut off without a word is noticed after ten seconds, one that accepts and says nothing after five. */
+const heartbeat = { heartbeatInterval: 3000, heartbeatTimeout: 7000, handshakeInterval: 5000 } as const;
 
 export interface MessageSource {
   /** As bound, with the port that was picked; undefined until then, and where it could not be. */
   readonly boundEndpoint: string | undefined;
-  /** Resolves once the socket is connected or bound; it never rejects, for an endpoint that cannot be had is logged. */
+  /** Resolves once the socket is connecting, or bound (at the latest tried), or closed; never rejects. */
   readonly opened: Promise<void>;
   close(): Promise<void>;
 }
@@ -47,26 +50,34 @@ class ZeromqSource implements MessageSource {
   readonly opened: Promise<void>;
   readonly #options: MessageSourceOptions;
   readonly #running: Promise<void>;
+  readonly #closing = new AbortController();
   #socket: Subscriber | undefined;
-  #isClosed = false;
 
   constructor(options: MessageSourceOptions) {
     this.#options = options;
     this.opened = this.#open();
-    this.#running = this.opened.then(() => this.#read());
+    this.#running = this.opened.then(() => this.#run());
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true;
+    this.#closing.abort();
     this.#socket?.close();
     await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    while (this.#socket === undefined && !this.#closing.signal.aborted) {
+      await delay(rebindMs, undefined, { signal: this.#closing.signal }).catch(() => {});
+      await this.#open();
+    }
+    await this.#read();
   }
 
   async #open(): Promise<void> {
     const { endpoint, binds, topicFilter, handler, log } = this.#options;
     try {
       const { Subscriber: SubscriberSocket } = await import("zeromq");
-      if (this.#isClosed) return;
+      if (this.#closing.signal.aborted) return;
       const socket = new SubscriberSocket({
         receiveHighWaterMark: highWaterMark,
         maxMessageSize,
@@ -86,7 +97,8 @@ class ZeromqSource implements MessageSource {
     } catch (error) {
       this.#socket?.close();
       this.#socket = undefined;
-      if (!this.#isClosed) log.error({ endpoint, error: String(error) }, "engine events cannot be received");
+      if (!this.#closing.signal.aborted)
+        log.error({ endpoint, error: String(error) }, "engine events cannot be received");
     }
   }
 
@@ -100,7 +112,7 @@ class ZeromqSource implements MessageSource {
         await budget.pause();
       }
     } catch (error) {
-      if (this.#isClosed) return;
+      if (this.#closing.signal.aborted) return;
       this.#options.log.error({ endpoint: this.#options.endpoint, error: String(error) }, "engine events ended");
     }
   }

@@ -9,6 +9,7 @@ import type { PluginContext, PluginDefinition } from "../plugin.ts";
 import type { Assignment, DataProducer, RequestObserver } from "../producer.ts";
 import type { EndpointStoreView, LoadBooking } from "../store-view.ts";
 import { approxPrefixCacheProducerType } from "./approx-prefix-cache-producer.ts";
+import { precisePrefixCacheProducerType } from "./precise-prefix-cache-producer.ts";
 import { tokenProducerType } from "./token-producer.ts";
 
 export interface InflightLoadParameters {
@@ -30,7 +31,7 @@ interface Bookings {
 }
 
 export class InflightLoadProducer implements DataProducer, RequestObserver {
-  readonly after = [approxPrefixCacheProducerType, tokenProducerType];
+  readonly after = [approxPrefixCacheProducerType, precisePrefixCacheProducerType, tokenProducerType];
   readonly #parameters: InflightLoadParameters;
   readonly #endpoints: Pick<EndpointStoreView, "book">;
   readonly #matchKey: ReturnType<typeof prefixMatchKey>;

@@ -1,4 +1,5 @@
 /** The worker's HTTP surface, as vLLM's OpenAI server: routes, bodies and refusals. What is asked of the model goes to the model. */
+import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type ApiError, badRequest, encodeApiError } from "./api-error.ts";
 import {
@@ -40,6 +41,8 @@ export class WorkerServer {
       "/v1/chat/completions": this.#inferenceAs("chat"),
       "/v1/completions": this.#inferenceAs("completion"),
       "/v1/embeddings": this.#inferenceAs("embedding"),
+      "/v1/chat/completions/render": this.#renderAs("chat"),
+      "/v1/completions/render": this.#renderAs("completion"),
       "/tokenize": (value, _, response) => this.#tokenize(value, response),
       "/detokenize": (value, _, response) => this.#detokenize(value, response),
       "/v1/load_lora_adapter": (value, _, response) => this.#changeAdapter(value, response, true),
@@ -107,6 +110,27 @@ export class WorkerServer {
       const requestId = request.headers["x-request-id"];
       const error = this.#model.infer(reading.body, typeof requestId === "string" ? requestId : undefined, response);
       if (error !== undefined) this.#refuse(response, error);
+    };
+  }
+
+  /** As vLLM: what the engine would be given, one object a prompt; a chat is one prompt. */
+  #renderAs(kind: "chat" | "completion"): Post {
+    return (value, _request, response) => {
+      const reading = parseInferenceBody(kind, value);
+      if ("error" in reading) {
+        this.#refuse(response, reading.error);
+        return;
+      }
+      const { model, prompts, stream, maxTokens } = reading.body;
+      const rendered = prompts.map((tokens) => ({
+        request_id: `${kind === "chat" ? "chatcmpl" : "cmpl"}-${randomUUID()}`,
+        token_ids: [...tokens],
+        features: null,
+        sampling_params: { max_tokens: Number.isFinite(maxTokens) ? maxTokens : null },
+        model: model ?? this.#options.servedModelNames[0],
+        stream,
+      }));
+      this.#sendJson(response, kind === "chat" ? rendered[0] : rendered);
     };
   }
 

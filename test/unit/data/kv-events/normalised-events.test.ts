@@ -79,6 +79,7 @@ describe("engine events", () => {
     blockSize: 4,
     maxBlocksPerRank: 1000,
     counters: createEventCounters(),
+    adapters: new Set(),
     replayEndpoint: undefined,
     now: () => 0,
     onBlockSize: () => {},

@@ -65,6 +65,12 @@ export function createRecordingIndex(): RecordingIndex {
     },
     match: () => {},
     createMatches: () => ({ device: new Int32Array(next), host: new Int32Array(next), disk: new Int32Array(next) }),
+    get holderCount() {
+      return next;
+    },
+    blocksOf: () => 0,
+    upkeep: () => false,
+    refusals: { unknownParent: 0, invalid: 0, full: 0 },
     blocks: 0,
     heldBlocks: 0,
     sizeBytes: 0,

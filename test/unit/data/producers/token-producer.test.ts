@@ -28,8 +28,8 @@ describe("token-producer", () => {
   it.each([
     [{}, []],
     [{ estimate: {} }, []],
-    [{ vllm: { url: "http://localhost:8000" } }, ["vllm"]],
-    [{ modelName: "m", udsTokenizerConfig: {} }, ["modelName", "udsTokenizerConfig"]],
+    [{ vllm: { url: "http://localhost:8000" } }, []],
+    [{ modelName: "m", udsTokenizerConfig: {} }, ["udsTokenizerConfig"]],
     [{ estimate: { image: {}, video: {} } }, ["estimate.image", "estimate.video"]],
   ])("refuses of %j what is not built yet", (parameters, refused) => {
     const faults = tokenProducerDefinition.validate?.(parameters) ?? [];
