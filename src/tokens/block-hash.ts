@@ -81,16 +81,20 @@ export function createTokenHasher(): TokenHasher {
   return new WasmTokenHasher(new WebAssembly.Instance(compiled).exports as HashModule);
 }
 
+/** The thread's own hasher, for whoever finishes with it before giving way to others. */
+export function tokenHasher(): TokenHasher {
+  shared ??= createTokenHasher();
+  return shared;
+}
+
 /** Hashes of every complete block of `tokens`; see TokenHasher.hash. */
 export function hashTokens(tokens: Uint32Array, options: BlockHashOptions, known?: TokenHashes): TokenHashes {
-  shared ??= createTokenHasher();
-  return shared.hash(tokens, options, known);
+  return tokenHasher().hash(tokens, options, known);
 }
 
 /** XXH3-64 of any bytes. */
 export function xxh3_64(bytes: Uint8Array, seed = 0n): bigint {
-  shared ??= createTokenHasher();
-  return shared.xxh3(bytes, seed);
+  return tokenHasher().xxh3(bytes, seed);
 }
 
 /** Number of complete blocks: an eagle block needs the token after it. */
@@ -110,7 +114,19 @@ export function padValueOfMmHash(mmHash: bigint): number {
   return 1_000_000 + Number(mmHash & 0x3fff_ffffn);
 }
 
-const link = 64;
+/** Words copied one by one: below this, making a view of them costs more. */
+const fewWords = 64;
+
+function copy(from: Uint32Array, start: number, to: Uint32Array, at: number, words: number): void {
+  if (words > fewWords) {
+    to.set(from.subarray(start, start + words), at);
+    return;
+  }
+  for (let word = 0; word < words; word++) to[at + word] = from[start + word] as number;
+}
+
+/** Bytes before the end that XXH3's long form reads again. */
+const overlap = 64;
 /** Block of XXH3's long form. */
 const longBlock = 1024;
 /** Up to here one call hashes the input. */
@@ -189,10 +205,9 @@ class WasmTokenHasher implements TokenHasher {
     else this.#wasm.beginChain();
     for (let done = 0; done < count; done += this.#maxHashes) {
       const slice = Math.min(this.#maxHashes, count - done);
-      const from = 2 * (first + done);
-      this.#blocks.set(blockHashes.subarray(from, from + 2 * slice));
+      copy(blockHashes, 2 * (first + done), this.#blocks, 0, 2 * slice);
       this.#wasm.chainBlocks(slice);
-      sequenceHashes.set(this.#sequences.subarray(0, 2 * slice), 2 * (at + done));
+      copy(this.#sequences, 0, sequenceHashes, 2 * (at + done), 2 * slice);
     }
   }
 
@@ -217,8 +232,8 @@ class WasmTokenHasher implements TokenHasher {
       this.#bytes.set(bytes.subarray(from, to));
       this.#wasm.absorbLong(0, (to - from) / longBlock);
     }
-    this.#bytes.set(bytes.subarray(last - link));
-    this.#wasm.endLong(link, bytes.length - last, bytes.length);
+    this.#bytes.set(bytes.subarray(last - overlap));
+    this.#wasm.endLong(overlap, bytes.length - last, bytes.length);
   }
 
   #seed(loraName: string | undefined, cacheSalt: string | undefined): void {

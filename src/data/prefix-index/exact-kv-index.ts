@@ -4,7 +4,7 @@
  * nothing beside the tables; what another calls its blocks is kept by holder (engine-names.ts).
  */
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
-import { createTokenHasher, type TokenHasher } from "../../tokens/block-hash.ts";
+import { type TokenHasher, tokenHasher } from "../../tokens/block-hash.ts";
 import { type AddressSecrets, addressOf, createAddressSecrets } from "./block-address.ts";
 import { BlockHolders, maxHolders, shardCount } from "./block-holders.ts";
 import { EngineNames } from "./engine-names.ts";
@@ -44,7 +44,7 @@ export function createKvIndex(options: KvIndexOptions): KvIndex {
 class ExactKvIndex implements KvIndex {
   readonly #secrets: AddressSecrets;
   readonly #maxBlocks: number;
-  readonly #hasher: TokenHasher = createTokenHasher();
+  readonly #hasher: TokenHasher = tokenHasher();
   readonly #seats = new HolderSeats();
   /** By tier; the lower ones exist once something was stored there. */
   readonly #tables: (BlockHolders | undefined)[];
@@ -186,13 +186,13 @@ class ExactKvIndex implements KvIndex {
       const engineHigh = engineHashes[2 * block + 1]! | 0;
       let low = engineLow;
       let high = engineHigh;
-      const isNamed = known !== undefined && known.find(engineLow, engineHigh);
+      const isNamed = known?.find(engineLow, engineHigh) === true;
       if (isNamed) {
         low = known.low;
         high = known.high;
       }
       const address = addressOf(this.#secrets, low, high);
-      if (table !== undefined && table.remove(address, low, high, seat)) removed++;
+      if (table?.remove(address, low, high, seat)) removed++;
       if (isNamed) {
         if (this.#holdsAnywhere(address, low, high, seat)) continue;
         known.delete(engineLow, engineHigh);
@@ -263,7 +263,7 @@ class ExactKvIndex implements KvIndex {
     const known = this.#names[holder];
     this.#parentLow = engineLow;
     this.#parentHigh = engineHigh;
-    if (known !== undefined && known.find(engineLow, engineHigh)) {
+    if (known?.find(engineLow, engineHigh)) {
       this.#parentLow = known.low;
       this.#parentHigh = known.high;
       if (tier !== device) return true;
