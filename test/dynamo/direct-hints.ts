@@ -1,4 +1,6 @@
 /** Requests to the real frontend in direct mode, and what comes of each in every layout: the table of what hints mean. */
+import { type Answer, send } from "./client.ts";
+import type { DynamoStack } from "./stack.ts";
 
 /** Who serves: `first` and `last` are the aggregated or decode workers, as the layout has them. */
 export type Served = "prefill" | "first" | "last";
@@ -478,3 +480,33 @@ export const tables: readonly (readonly [what: string, rows: readonly Row[]])[] 
   ["tokens", tokens],
   ["a request at fault", requests],
 ];
+
+/** Asks as a row says. */
+export function ask(stack: DynamoStack, ids: Ids, row: Omit<Row, "aggregated" | "disaggregated">): Promise<Answer> {
+  const path = row.path ?? chat;
+  const extra = row.body?.(ids) ?? {};
+  const prompt =
+    path === completions
+      ? { prompt: "hello direct world" }
+      : { messages: [{ role: "user", content: "hello direct world" }] };
+  return send(`${stack.frontend.url}${path}`, {
+    headers: row.headers(ids),
+    ...(row.method === "GET"
+      ? { method: "GET" }
+      : { body: typeof extra === "string" ? extra : { model: stack.model, max_tokens: 4, ...prompt, ...extra } }),
+  });
+}
+
+/** The message of a refusal; undefined when the body is no JSON. */
+export function messageOf({ text }: Answer): unknown {
+  return text.startsWith("{") ? (JSON.parse(text) as { message?: unknown }).message : undefined;
+}
+
+export function idsOf(stack: DynamoStack): Ids {
+  const serving = stack.workers.filter(({ role }) => role !== "prefill");
+  return {
+    first: serving[0]?.instanceId ?? 0n,
+    last: serving.at(-1)?.instanceId ?? 0n,
+    prefill: stack.workersOf("prefill")[0]?.instanceId ?? 1_234_567n,
+  };
+}

@@ -90,7 +90,8 @@ describe("a disaggregated stack", () => {
     expect(stack.frontend.process.pid).not.toBe(before.pid);
     const [, , decode] = stack.workers;
     if (decode === undefined) throw new Error("four workers were asked for");
-    expect((await ask(stack, decodeHeaders(decode))).status).toBe(200);
+    const answer = await ask(stack, decodeHeaders(decode));
+    expect([answer.status, await answer.text()]).toEqual([200, expect.stringContaining('"choices"')]);
   });
 });
 
@@ -121,6 +122,7 @@ it.each([["aggregated"], ["disaggregated"]] as const)("serves LoRA adapters besi
       expect([answer.status, ((await answer.json()) as { model: string }).model]).toEqual([200, model]);
     }
     expect(await last?.served()).toBe(3);
+    expect(await first?.served()).toBe(3);
   } finally {
     await stack.close();
   }

@@ -128,6 +128,7 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
   let workers: DynamoWorker[] = [];
   let frontend: DynamoFrontend | undefined;
   let started = 0;
+  let frontends = 0;
   const launch = async (next: WorkerPlan): Promise<readonly DynamoWorker[]> => {
     started += 1;
     const name = `${next.role}-${started}`;
@@ -135,7 +136,7 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
   };
   const launchFrontend = (port?: number): Promise<DynamoFrontend> =>
     startFrontend(
-      "frontend",
+      `frontend-${++frontends}`,
       directory,
       {
         routerMode: options.routerMode ?? "direct",
@@ -157,7 +158,9 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
         const routable = Object.values(await knowing.workers(name)).reduce((sum, count) => sum + count, 0);
         if (routable < seen.size) return undefined;
       }
-      return true;
+      // Told by the log alone: the model is "ready" some milliseconds before its prefill workers can be chosen (503 until then).
+      const isDisaggregated = new Set(workers.map(({ role }) => role)).size > 1;
+      return !isDisaggregated || knowing.process.log().includes("Prefill router target activated") || undefined;
     };
     await knowing.process.until(`${workers.length} workers known`, knowsAll, frontendKnowsMs);
   };
