@@ -54,42 +54,28 @@ export function routerSettingsFromParameters(parameters: Readonly<Record<string,
   return { settings: Object.fromEntries(found) as RouterSettings, warnings, faults };
 }
 
-/** Members of the policy file's `router` section, or of the parameters of its cost function; null unsets what may be unset. */
-export function routerSettingsFromPolicy(
-  section: "router" | "cost",
-  members: Readonly<Record<string, unknown>>,
-): SettingsRead {
+/** Members of the policy file's section for the router, at `path` of it; null unsets what may be unset. */
+export function routerSettingsFromPolicy(path: string, members: Readonly<Record<string, unknown>>): SettingsRead {
   const found = new Map<SettingName, SettingValue>();
   const faults: string[] = [];
   for (const [member, value] of Object.entries(members)) {
-    const entry = settings.find(([, setting]) => setting.field === member && isIn(section, setting));
+    const entry = settings.find(([, setting]) => setting.field === member && setting.isPolicySetting === true);
     if (entry === undefined) {
-      faults.push(`${member} is unknown`);
+      faults.push(`${path}.${member} is unknown`);
       continue;
     }
     const [name, setting] = entry;
-    if (value === null && (section === "cost" || setting.defaultValue === undefined)) {
-      if (section === "router") found.set(name, undefined);
-      continue;
-    }
-    const fault = faultOf(
-      section === "cost" ? { ...setting, kind: { kind: "number", min: 0, isFinite: true } } : setting,
-      value,
-    );
-    if (fault === undefined) found.set(name, canonical(setting, value));
-    else faults.push(`${member} ${fault}`);
+    const isUnset = value === null && setting.defaultValue === undefined;
+    const fault = isUnset ? undefined : faultOf(setting, value);
+    if (fault === undefined) found.set(name, isUnset ? undefined : canonical(setting, value));
+    else faults.push(`${path}.${member} ${fault}`);
   }
   return { settings: Object.fromEntries(found) as RouterSettings, warnings: [], faults };
 }
 
-/** The two tier weights count in both. */
-function isIn(section: "router" | "cost", setting: Setting): boolean {
-  if (setting.policySection === section) return true;
-  return section === "cost" && (setting.field === "host_cache_hit_weight" || setting.field === "disk_cache_hit_weight");
-}
-
 function schemaOf(setting: Setting): JsonSchema {
-  const { kind, description, defaultValue } = setting;
+  const { kind, defaultValue, environment } = setting;
+  const description = environment.length === 0 ? setting.description : `${setting.description} ${environment[0]}`;
   const shared = defaultValue === undefined ? { description } : { description, default: defaultValue };
   switch (kind.kind) {
     case "number":

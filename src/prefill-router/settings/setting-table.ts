@@ -26,8 +26,8 @@ export interface Setting {
   /** The first that is set and can be read counts. */
   readonly environment: readonly string[];
   readonly description: string;
-  /** May also be set by the policy file: in its `router` section, or as a parameter of its cost function. */
-  readonly policySection?: "router" | "cost";
+  /** May also be set by the `router` section of the policy file. */
+  readonly isPolicySetting?: boolean;
 }
 
 const weight = { kind: "number", min: 0, isFinite: true } as const;
@@ -44,7 +44,6 @@ export const settingTable = {
     environment: ["DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT"],
     description:
       "Share of a device-cached block that is taken off the prefill cost. Above 1 it counts extra; 0 ignores cached prefixes.",
-    policySection: "cost",
   },
   overlapScoreCreditDecay: {
     field: "overlap_score_credit_decay",
@@ -53,7 +52,6 @@ export const settingTable = {
     environment: ["DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT_DECAY"],
     description:
       "How fast that credit shrinks on a rank with more prefill tokens waiting than the least loaded one. 0: not at all.",
-    policySection: "cost",
   },
   prefillLoadScale: {
     field: "prefill_load_scale",
@@ -61,7 +59,6 @@ export const settingTable = {
     defaultValue: 1,
     environment: ["DYN_ROUTER_PREFILL_LOAD_SCALE"],
     description: "Weight of the prefill cost against decode blocks.",
-    policySection: "cost",
   },
   decodeActiveRequestWeight: {
     field: "decode_active_request_weight",
@@ -69,7 +66,6 @@ export const settingTable = {
     defaultValue: 0,
     environment: ["DYN_ROUTER_DECODE_ACTIVE_REQUEST_WEIGHT"],
     description: "Cost, in blocks, of each request that already runs on a rank.",
-    policySection: "cost",
   },
   hostCacheHitWeight: {
     field: "host_cache_hit_weight",
@@ -77,7 +73,7 @@ export const settingTable = {
     defaultValue: 0.75,
     environment: ["DYN_ROUTER_HOST_CACHE_HIT_WEIGHT"],
     description: "What a block in host memory is worth against one on the device.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   diskCacheHitWeight: {
     field: "disk_cache_hit_weight",
@@ -85,7 +81,7 @@ export const settingTable = {
     defaultValue: 0.25,
     environment: ["DYN_ROUTER_DISK_CACHE_HIT_WEIGHT"],
     description: "What a block on disk is worth against one on the device.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerTemperature: {
     field: "router_temperature",
@@ -93,7 +89,6 @@ export const settingTable = {
     defaultValue: 0,
     environment: ["DYN_ROUTER_TEMPERATURE"],
     description: "0 takes the cheapest rank; above, ranks are drawn by softmax over costs divided by their range.",
-    policySection: "cost",
   },
   useKvEvents: {
     field: "use_kv_events",
@@ -102,7 +97,7 @@ export const settingTable = {
     environment: ["DYN_ROUTER_USE_KV_EVENTS", "DYN_USE_KV_EVENTS"],
     description:
       "Know cached blocks from the workers' events; false: believe that what was sent is cached for a while.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerReplicaSync: {
     field: "router_replica_sync",
@@ -110,7 +105,7 @@ export const settingTable = {
     defaultValue: false,
     environment: ["DYN_ROUTER_REPLICA_SYNC"],
     description: "Share what runs where with the other replicas.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerTrackActiveBlocks: {
     field: "router_track_active_blocks",
@@ -118,7 +113,7 @@ export const settingTable = {
     defaultValue: true,
     environment: ["DYN_ROUTER_TRACK_ACTIVE_BLOCKS"],
     description: "Count the blocks of running requests.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerTrackOutputBlocks: {
     field: "router_track_output_blocks",
@@ -126,7 +121,7 @@ export const settingTable = {
     defaultValue: false,
     environment: ["DYN_ROUTER_TRACK_OUTPUT_BLOCKS"],
     description: "Count blocks of generated tokens too, decaying towards the expected length.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerAssumeKvReuse: {
     field: "router_assume_kv_reuse",
@@ -134,7 +129,7 @@ export const settingTable = {
     defaultValue: true,
     environment: ["DYN_ROUTER_ASSUME_KV_REUSE"],
     description: "Requests with a common prefix share its blocks; false counts every request's blocks in full.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerTrackPrefillTokens: {
     field: "router_track_prefill_tokens",
@@ -142,7 +137,7 @@ export const settingTable = {
     defaultValue: true,
     environment: ["DYN_ROUTER_TRACK_PREFILL_TOKENS"],
     description: "Count prompt tokens that are still to be computed.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerTrackingHash: {
     field: "router_tracking_hash",
@@ -150,7 +145,7 @@ export const settingTable = {
     defaultValue: "public-xxh3-v1",
     environment: ["DYN_ROUTER_TRACKING_HASH"],
     description: "Identity of running blocks. Only public-xxh3-v1 is supported.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerTrackingKeyFile: {
     field: "router_tracking_key_file",
@@ -158,7 +153,7 @@ export const settingTable = {
     defaultValue: undefined,
     environment: ["DYN_ROUTER_TRACKING_KEY_FILE"],
     description: "Key of keyed-xxh3-v1.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerTrackingKeyId: {
     field: "router_tracking_key_id",
@@ -166,7 +161,7 @@ export const settingTable = {
     defaultValue: undefined,
     environment: ["DYN_ROUTER_TRACKING_KEY_ID"],
     description: "Name of that key.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerPrefillLoadModel: {
     field: "router_prefill_load_model",
@@ -174,7 +169,7 @@ export const settingTable = {
     defaultValue: "none",
     environment: ["DYN_ROUTER_PREFILL_LOAD_MODEL"],
     description: "Model of how prefill load shrinks with time. Only none is supported.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerTtlSecs: {
     field: "router_ttl_secs",
@@ -182,7 +177,7 @@ export const settingTable = {
     defaultValue: 120,
     environment: ["DYN_ROUTER_TTL_SECS"],
     description: "Without KV events: seconds a block sent to a worker is believed to stay cached.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerApproximateCachePolicy: {
     field: "router_approximate_cache_policy",
@@ -190,7 +185,7 @@ export const settingTable = {
     defaultValue: "ttl",
     environment: ["DYN_ROUTER_APPROXIMATE_CACHE_POLICY"],
     description: "Without KV events: forget believed blocks after routerTtlSecs, or when the worker is full.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerQueueThreshold: {
     field: "router_queue_threshold",
@@ -234,7 +229,7 @@ export const settingTable = {
     defaultValue: 4,
     environment: ["DYN_ROUTER_EVENT_THREADS"],
     description: "Threads of Dynamo's indexer. Read and checked; the index here needs none.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   skipInitialWorkerWait: {
     field: "skip_initial_worker_wait",
@@ -263,7 +258,7 @@ export const settingTable = {
     defaultValue: false,
     environment: ["DYN_USE_REMOTE_INDEXER"],
     description: "Ask another process's index. Not supported.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   serveIndexer: {
     field: "serve_indexer",
@@ -271,7 +266,7 @@ export const settingTable = {
     defaultValue: false,
     environment: ["DYN_SERVE_INDEXER"],
     description: "Serve the index on the request plane. Not supported.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   enableSessionPrefixIndex: {
     field: "enable_session_prefix_index",
@@ -279,7 +274,7 @@ export const settingTable = {
     defaultValue: false,
     environment: [],
     description: "Track logical prefixes by session. Not supported.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   sharedCacheMultiplier: {
     field: "shared_cache_multiplier",
@@ -288,7 +283,6 @@ export const settingTable = {
     environment: ["DYN_SHARED_CACHE_MULTIPLIER"],
     description:
       "What a block in a cache shared by all workers is worth. Unset: 0, or 0.5 with sharedCacheType hicache.",
-    policySection: "cost",
   },
   sharedCacheType: {
     field: "shared_cache_type",
@@ -296,7 +290,7 @@ export const settingTable = {
     defaultValue: "none",
     environment: ["DYN_SHARED_CACHE_TYPE"],
     description: "Shared cache to ask on each request. Only none is supported.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   routerPredictedTtlSecs: {
     field: "router_predicted_ttl_secs",
@@ -305,7 +299,7 @@ export const settingTable = {
     environment: ["DYN_ROUTER_PREDICTED_TTL_SECS"],
     description:
       "With KV events: believe for so many seconds that what was just sent is cached, before its events arrive. Unset: not.",
-    policySection: "router",
+    isPolicySetting: true,
   },
   conditionalDisaggEnabled: {
     field: "conditional_disagg_enabled",

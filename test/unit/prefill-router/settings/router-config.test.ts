@@ -70,10 +70,7 @@ describe("the router's configuration", () => {
   });
 
   it.each<[Readonly<Record<string, string>>, readonly string[]]>([
-    [
-      { DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT: "-1" },
-      ["DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT must be at least 0, not -1"],
-    ],
+    [{ DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT: "-1" }, ["DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT must be at least 0, not -1"]],
     [{ DYN_ROUTER_TEMPERATURE: "nan" }, ["DYN_ROUTER_TEMPERATURE must be finite and at least 0, not NaN"]],
     [
       { DYN_ROUTER_HOST_CACHE_HIT_WEIGHT: "1.1" },
@@ -135,17 +132,15 @@ describe("the router's configuration", () => {
       config: { routerPredictedTtlSecs: undefined, routerPrefillLoadModel: "ais" },
       faults: ["routerPrefillLoadModel ais is not supported"],
     });
-    const cost = routerSettingsFromPolicy("cost", {
-      host_cache_hit_weight: 1.5,
-      prefill_load_scale: 3,
-      router_ttl_secs: 1,
+    const unknown = routerSettingsFromPolicy("router", {
+      overlap_score_credit: 1,
+      router_ttl_secs: null,
+      host_cache_hit_weight: 2,
     });
-    expect(withSettings(config, cost)).toMatchObject({
-      config: { hostCacheHitWeight: 1.5, prefillLoadScale: 3 },
-      faults: ["router_ttl_secs is unknown"],
-    });
-    expect(routerSettingsFromPolicy("router", { overlap_score_credit: 1 }).faults).toEqual([
-      "overlap_score_credit is unknown",
+    expect(unknown.faults).toEqual([
+      "router.overlap_score_credit is unknown",
+      "router.router_ttl_secs must be a number",
+      "router.host_cache_hit_weight must be between 0 and 1, not 2",
     ]);
   });
 
