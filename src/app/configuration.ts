@@ -85,6 +85,15 @@ export class Configuration {
     return this.#current;
   }
 
+  /** No plugin says that it is not ready. */
+  get isReady(): boolean {
+    for (const { plugin } of this.current.instances.values()) {
+      if (typeof plugin === "object" && plugin !== null && "isReady" in plugin && plugin.isReady === false)
+        return false;
+    }
+    return true;
+  }
+
   get plan(): SchedulingPlan {
     return this.current.plan;
   }

@@ -56,6 +56,8 @@ export interface EppOptions {
 const now = (): number => performance.now();
 /** An exchange open longer than this has lost its front door; the count stays 0 in a healthy process. */
 const exchangeMaxAgeMs = 6 * 3_600_000;
+/** How soon watchers of the health service hear that a plugin became fit to decide. */
+const readinessLookMs = 100;
 
 /** Resolves once every port is bound and the first endpoint list is in. Throws ConfigError, DiscoveryError, or the system's error with the port it was about. */
 export async function startEpp(options: EppOptions): Promise<RunningEpp> {
@@ -126,9 +128,18 @@ async function compose(
   configuration.onSwap((_loaded, previous) => pipeline.drained(previous.plan));
 
   let isDraining = false;
-  const isReady = (): boolean => store.isSynced && !isDraining;
+  const isReady = (): boolean => store.isSynced && !isDraining && configuration.isReady;
   const serving = await startServing({ settings, log, metrics, configuration, pipeline, tracing, isReady });
   stack.push(() => serving.close());
+  let wasReady = isReady();
+  const readiness = setInterval(() => {
+    if (wasReady === isReady()) return;
+    wasReady = !wasReady;
+    serving.readinessChanged();
+    log.info({ isReady: wasReady }, "readiness changed");
+  }, readinessLookMs);
+  readiness.unref();
+  stack.push(() => Promise.resolve(clearInterval(readiness)));
 
   const profiler = settings["enable-pprof"] ? createProfiler() : undefined;
   const profiles = profiler?.routes ?? new Map();

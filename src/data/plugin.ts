@@ -63,6 +63,11 @@ export interface Activatable {
   activate(): void;
 }
 
+/** A plugin that is not at once fit to decide: the process is not ready before all of them are. Asked often. */
+export interface Readiness {
+  readonly isReady: boolean;
+}
+
 /** A plugin that holds timers, sockets or files. Closed when its configuration is replaced or the process ends. */
 export interface Closable {
   close(): Promise<void>;

@@ -26,7 +26,7 @@ export {
   endpointName,
 } from "../data/endpoint.ts";
 export { freshness } from "../data/freshness.ts";
-export type { Activatable, Closable, JsonSchema, PluginContext, PluginDefinition, PluginKind } from "../data/plugin.ts";
+export type { Activatable, Closable, JsonSchema, PluginContext, PluginDefinition, PluginKind, Readiness } from "../data/plugin.ts";
 export type { Assignment, DataProducer, EndCause, HeaderSink, RequestObserver } from "../data/producer.ts";
 export type { DataSource, Extractor, PageReader, ReadOutcome } from "../data/scrape/source.ts";
 export type { EndpointListener, EndpointStoreView } from "../data/store-view.ts";

@@ -38,6 +38,9 @@ export interface FleetInit {
 /** A worker that accepts a recovery query and says nothing is given up after this time. */
 const recoveryAnswerMs = 30_000;
 
+/** Longest wait for the past of slow workers. */
+const settleWithinMs = 10_000;
+
 interface Planes {
   readonly events: EventPlane;
   readonly requests: RequestPlane;
@@ -52,6 +55,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
   readonly #tokenizing = new Map<string, { readonly runtime: SetRuntime; failure: string | undefined }>();
   #planes: Planes | undefined;
   #unsubscribe: (() => void) | undefined;
+  #startedAtMs: number | undefined;
   #isClosed = false;
 
   constructor(init: FleetInit) {
@@ -74,6 +78,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
     }
     this.#planes = { events, requests, query: createRecoveryQuery(requests, recoveryAnswerMs) };
     this.#unsubscribe = this.#init.workers.subscribe(this);
+    this.#startedAtMs = this.#init.now();
   }
 
   find(model: string, random: () => number): RouteLookup {
@@ -133,6 +138,19 @@ export class Fleet implements RouteTable, WorkerSetListener {
   readonly channelClosed: WorkerSetListener["channelClosed"] = (channel) => {
     for (const runtime of this.#runtimes.values()) runtime.channelClosed(channel);
   };
+
+  /**
+   * Started, no tokenizer under way, and what workers cached is known or has been asked for long enough: a worker that does not answer must
+   * not keep the picker from serving.
+   */
+  get isSettled(): boolean {
+    if (this.#startedAtMs === undefined) return false;
+    for (const { failure } of this.#tokenizing.values()) if (failure === undefined) return false;
+    for (const { files } of this.#init.workers.sets.sets) if (files?.kind === "loading") return false;
+    if (this.#init.now() - this.#startedAtMs > settleWithinMs) return true;
+    for (const { ingest } of this.#runtimes.values()) if (ingest?.isSettled === false) return false;
+    return true;
+  }
 
   get runtimes(): ReadonlyMap<string, SetRuntime> {
     return this.#runtimes;

@@ -2,7 +2,7 @@
 import type { DynamoWorkers } from "../../data/discovery/dynamo/dynamo-discovery.ts";
 import { dynamoDiscoveryType } from "../../data/discovery/dynamo/dynamo-discovery-plugin.ts";
 import { isTruthy } from "../../dynamo/event-plane/settings.ts";
-import type { Activatable, Closable, PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
+import type { PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
 import { Fleet } from "../fleet/fleet.ts";
 import { type FleetSettings, readFleetSettings } from "../fleet/fleet-settings.ts";
 import { settingSchemas } from "../settings/parameters.ts";
@@ -62,9 +62,7 @@ const ownParameters = {
   },
 } as const;
 
-type Instance = DynamoPrefillRouter & Activatable & Closable & { dumpState(): unknown };
-
-export const dynamoPrefillRouterDefinition: PluginDefinition<DynamoPrefillRouterParameters, Instance> = {
+export const dynamoPrefillRouterDefinition: PluginDefinition<DynamoPrefillRouterParameters, DynamoPrefillRouter> = {
   type: dynamoPrefillRouterType,
   kinds: ["profile-handler"],
   summary:
@@ -75,7 +73,7 @@ export const dynamoPrefillRouterDefinition: PluginDefinition<DynamoPrefillRouter
     properties: { ...ownParameters, ...withoutDefaults(settingSchemas()) },
   },
   needs: [dynamoDiscoveryType],
-  create: createInstance,
+  create: createRouter,
 };
 
 /** What is not given comes from the environment, so a schema's default must not fill it in. */
@@ -91,40 +89,35 @@ function withoutDefaults(schemas: ReturnType<typeof settingSchemas>): Record<str
   );
 }
 
-function createInstance(parameters: DynamoPrefillRouterParameters, context: PluginContext): Instance {
+function createRouter(parameters: DynamoPrefillRouterParameters, context: PluginContext): DynamoPrefillRouter {
   const environment = context.environment ?? {};
   const settings = readSettings(parameters, context);
   const routes = new FleetRoutes();
-  const router = new DynamoPrefillRouter({
+  const begin = (): void => {
+    const workers = context.plugin(parameters.discovery) as DynamoWorkers | undefined;
+    if (workers === undefined) {
+      throw new Error(`discovery: no plugin is named ${JSON.stringify(parameters.discovery)}`);
+    }
+    const fleet = new Fleet({
+      workers,
+      settings,
+      isDisaggEnforced: workers.isDisaggEnforced,
+      environment,
+      tokenizerTimeoutMs: parameters.tokenizerTimeoutMs,
+      log: context.log,
+      now: () => context.now(),
+      random: () => context.random(),
+      observers: [],
+    });
+    routes.begin(fleet, context.log);
+  };
+  return new DynamoPrefillRouter({
     routes,
+    begin,
     profiles: { decode: parameters.decodeProfile, prefill: parameters.prefillProfile },
     sendsLegacyHeaders: parameters.legacyHeaders ?? isTruthy(environment["DYN_EPP_LEGACY_HEADERS"]),
     injectsTokens: parameters.injectTokens,
     overloadStatus: parameters.overloadStatus ?? overloadStatusOf(environment["DYN_HTTP_OVERLOAD_STATUS_CODE"]),
-  });
-  return Object.assign(router, {
-    activate(): void {
-      const workers = context.plugin(parameters.discovery) as DynamoWorkers | undefined;
-      if (workers === undefined) {
-        throw new Error(`discovery: no plugin is named ${JSON.stringify(parameters.discovery)}`);
-      }
-      routes.begin(
-        new Fleet({
-          workers,
-          settings,
-          isDisaggEnforced: workers.isDisaggEnforced,
-          environment,
-          tokenizerTimeoutMs: parameters.tokenizerTimeoutMs,
-          log: context.log,
-          now: context.now,
-          random: context.random,
-          observers: [],
-        }),
-        context.log,
-      );
-    },
-    dumpState: () => routes.state(),
-    close: () => routes.close(),
   });
 }
 

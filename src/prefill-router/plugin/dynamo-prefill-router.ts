@@ -4,8 +4,10 @@
  */
 import type { InferenceRequest } from "../../request/inference-request.ts";
 import {
+  type Activatable,
   type Assignment,
   AttributeKey,
+  type Closable,
   type Cycle,
   type EndCause,
   type HeaderSink,
@@ -15,6 +17,7 @@ import {
   type PlanOffer,
   type ProfileHandler,
   type ProfileOutcome,
+  type Readiness,
   type RequestObserver,
 } from "../../scheduling/contracts.ts";
 import type { RouteTable } from "../fleet/route-table.ts";
@@ -24,8 +27,17 @@ import { type Planned, Planning } from "./planning.ts";
 import { notReady, unknownModel } from "./refusals.ts";
 import { spliceTokenData } from "./token-data-edit.ts";
 
+/** The routes with their lifetime, which is the plugin's. */
+export interface OwnedRoutes extends RouteTable {
+  readonly isReady: boolean;
+  state(): unknown;
+  close(): Promise<void>;
+}
+
 export interface DynamoPrefillRouterInit {
-  readonly routes: RouteTable;
+  readonly routes: OwnedRoutes;
+  /** The configuration is in force: lets the routes find their workers. */
+  readonly begin: () => void;
   /** Name of the profile that runs: "decode" where there is one. */
   readonly profiles: StageProfiles;
   readonly sendsLegacyHeaders: boolean;
@@ -37,17 +49,33 @@ const plannedKey = new AttributeKey<Planned>("dynamo-plan");
 const none: readonly string[] = Object.freeze([]);
 const nothingPending: PendingPlanning = { cancel: () => undefined };
 
-export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObserver {
+export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObserver, Activatable, Readiness, Closable {
   readonly #init: DynamoPrefillRouterInit;
 
   constructor(init: DynamoPrefillRouterInit) {
     this.#init = init;
   }
 
+  activate(): void {
+    this.#init.begin();
+  }
+
+  get isReady(): boolean {
+    return this.#init.routes.isReady;
+  }
+
+  dumpState(): unknown {
+    return this.#init.routes.state();
+  }
+
+  close(): Promise<void> {
+    return this.#init.routes.close();
+  }
+
   plan(cycle: Cycle, offer: PlanOffer, done: (outcome: PlannerOutcome) => void): PendingPlanning {
     const { request } = cycle;
     const { routes, profiles, overloadStatus } = this.#init;
-    const found = routes.find(request.targetModel, cycle.random);
+    const found = routes.find(request.targetModel, () => cycle.random());
     if (found.kind !== "found") {
       done(found.kind === "not-ready" ? notReady(found.reason) : unknownModel(request.targetModel));
       return nothingPending;
@@ -82,7 +110,7 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
     const planned = request.attribute(plannedKey);
     if (planned === undefined) return;
     setWorkerHeaders(planned.plan, upstreamHeaders, this.#init.sendsLegacyHeaders);
-    if (this.#init.injectsTokens) spliceTokenData(request, planned.tokenData);
+    spliceTokenData(request, this.#init.injectsTokens ? planned.tokenData : undefined);
   }
 
   responseHeaders(request: InferenceRequest, _assignment: Assignment, { status }: { readonly status: number }): void {

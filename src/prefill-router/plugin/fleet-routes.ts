@@ -7,6 +7,7 @@ export class FleetRoutes implements RouteTable {
   #fleet: Fleet | undefined;
   #starting: Promise<void> = Promise.resolve();
   #failure: string | undefined;
+  #wasReady = false;
 
   begin(fleet: Fleet, log: Logger): void {
     this.#fleet = fleet;
@@ -31,6 +32,12 @@ export class FleetRoutes implements RouteTable {
       failure: this.#failure ?? null,
       sets: [...(this.#fleet?.runtimes.values() ?? [])].map((runtime) => runtime.state()),
     };
+  }
+
+  /** True for good once every set that can serve has its tokenizer and the workers' past has been asked for. */
+  get isReady(): boolean {
+    this.#wasReady ||= this.#failure === undefined && this.#fleet?.isSettled === true;
+    return this.#wasReady;
   }
 
   async close(): Promise<void> {
