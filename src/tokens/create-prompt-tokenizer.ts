@@ -3,7 +3,7 @@
  * tokenizer, goes to the tokenizer thread. Bounds here keep a call on the loop within about two milliseconds.
  */
 import type { Logger } from "../telemetry/log.ts";
-import { ByteLevelTokenizer, type CutText, UnsureText } from "./bpe/byte-level-tokenizer.ts";
+import { ByteLevelTokenizer, type CutText, TooMuchWork, UnsureText } from "./bpe/byte-level-tokenizer.ts";
 import { type ChatOptions, ChatRenderer } from "./chat/chat-renderer.ts";
 import { NativeTokenizer } from "./native-tokenizer.ts";
 import { type PromptTexts, readPromptInput } from "./prompt-input.ts";
@@ -29,8 +29,10 @@ const defaultTimeoutMs = 5_000;
 const defaultSegmentCacheBytes = 64 * 1024 * 1024;
 /** JSON of that size is read in well under a millisecond. */
 const maxInlineBytes = 128 * 1024;
-/** The dearest text, words never met before, takes about 200 ns a character. */
-const maxInlineUnits = 8 * 1024;
+/** Characters outside the cache of messages: known words take about 15 ns each. */
+const maxInlineUnits = 64 * 1024;
+/** Characters of words never met before, which take up to 200 ns each. */
+const maxInlineMergedUnits = 6 * 1024;
 /** About two milliseconds of a template. */
 const maxInlineSteps = 20_000;
 
@@ -152,7 +154,7 @@ function encodeHere(tokenizer: ByteLevelTokenizer, input: PromptTexts): Tokenize
   }
   try {
     const prompts = cuts.map((cut) => {
-      const ids = tokenizer.encodeCut(cut, input.withSpecialTokens);
+      const ids = tokenizer.encodeCut(cut, input.withSpecialTokens, maxInlineMergedUnits / cuts.length);
       return input.maxIds === undefined ? ids : ids.subarray(0, input.maxIds);
     });
     return {
@@ -161,7 +163,7 @@ function encodeHere(tokenizer: ByteLevelTokenizer, input: PromptTexts): Tokenize
       isAuthoritative: input.isAuthoritative && prompts.length === 1 && prompts[0]?.length !== 0,
     };
   } catch (error) {
-    if (error instanceof UnsureText) return undefined;
+    if (error instanceof UnsureText || error instanceof TooMuchWork) return undefined;
     throw error;
   }
 }

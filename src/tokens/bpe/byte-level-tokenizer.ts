@@ -33,6 +33,11 @@ export class UnsureText extends Error {
   readonly code = "unsure_text";
 }
 
+/** The budget of letters to merge is used up. */
+export class TooMuchWork extends Error {
+  readonly code = "too_much_work";
+}
+
 /** A text cut at its special tokens: ids, and stretches of text with their ids where they are known already. */
 export interface CutText {
   readonly parts: readonly (number | string)[];
@@ -59,6 +64,7 @@ export class ByteLevelTokenizer {
   readonly #words = new WordCache();
   readonly #segments: SegmentCache;
   readonly #ids = new IdBuffer();
+  #mergeableUnits = Number.POSITIVE_INFINITY;
   /** The stretch being encoded, in UTF-16. */
   #units = new Uint16Array(keptUnits);
 
@@ -105,9 +111,10 @@ export class ByteLevelTokenizer {
     return { parts, known, unknownUnits };
   }
 
-  /** Throws UnsureText. */
-  encodeCut(cut: CutText, withSpecialTokens = false): Uint32Array {
+  /** Throws UnsureText, or TooMuchWork when words of more than `maxMergedUnits` characters are not in the cache. */
+  encodeCut(cut: CutText, withSpecialTokens = false, maxMergedUnits = Number.POSITIVE_INFINITY): Uint32Array {
     const ids = this.#ids;
+    this.#mergeableUnits = maxMergedUnits;
     ids.clear();
     if (withSpecialTokens) for (const id of this.model.leadingIds) ids.push(id);
     for (let index = 0; index < cut.parts.length; index++) {
@@ -215,13 +222,19 @@ export class ByteLevelTokenizer {
     const units = this.#units;
     if (end - start > maxCachedUnits) {
       if (end - start > maxWordBytes / 3) throw new UnsureText("a word of many megabytes");
-      this.#append(this.#merger.merge(units, start, end));
+      this.#append(this.#merge(start, end));
       return;
     }
     if (this.#words.find(units, start, end, this.#ids)) return;
-    const ids = this.#merger.merge(units, start, end);
+    const ids = this.#merge(start, end);
     this.#words.add(units, start, end, ids);
     this.#append(ids);
+  }
+
+  #merge(start: number, end: number): Int32Array {
+    this.#mergeableUnits -= end - start;
+    if (this.#mergeableUnits < 0) throw new TooMuchWork("more new words than there is time for");
+    return this.#merger.merge(this.#units, start, end);
   }
 
   #append(ids: Int32Array): void {

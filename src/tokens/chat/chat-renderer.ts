@@ -12,7 +12,7 @@ import {
   readMessages,
   shapeContents,
 } from "./messages.ts";
-import { hasOddSpace, hasOddValues, maySpellOtherwise } from "./odd-json.ts";
+import { hasOddSpace, hasOddValues } from "./odd-json.ts";
 import { type ArgumentDefaults, readTemplateArguments } from "./template-arguments.ts";
 import { TemplateBudget, TemplateProgram, TemplateRefusal } from "./template-engine.ts";
 import { readTools } from "./tools.ts";
@@ -152,17 +152,20 @@ function cutFinal(text: string): string | undefined {
   return text.startsWith(continueTag, at) ? text.slice(0, at) : text.slice(0, at).trimEnd();
 }
 
-function hasOddSpelling(body: JsonRecord, bodyText: string): boolean {
-  if (!maySpellOtherwise(bodyText)) return false;
-  if (hasOddValues(bodyText, (document) => (isRecord(document) ? printable(document) : []))) return true;
-  const messages = Array.isArray(body["messages"]) ? body["messages"].filter(isRecord) : [];
-  return messages.some((message) => argumentTexts(message).some((text) => hasOddValues(text, (value) => [value])));
-}
-
+/** Only these does a template print as JSON. */
 function printable(body: JsonRecord): readonly unknown[] {
   const messages = Array.isArray(body["messages"]) ? body["messages"].filter(isRecord) : [];
   const calls = messages.flatMap((message) => [message["tool_calls"], message["function_call"]]);
-  return [body["tools"], body["chat_template_args"], body["chat_template_kwargs"], ...calls];
+  return [body["tools"], body["chat_template_args"], body["chat_template_kwargs"], ...calls].filter(
+    (value) => value !== undefined && value !== null,
+  );
+}
+
+function hasOddSpelling(body: JsonRecord, bodyText: string): boolean {
+  if (printable(body).length === 0) return false;
+  if (hasOddValues(bodyText, (document) => (isRecord(document) ? printable(document) : []))) return true;
+  const messages = Array.isArray(body["messages"]) ? body["messages"].filter(isRecord) : [];
+  return messages.some((message) => argumentTexts(message).some((text) => hasOddValues(text, (value) => [value])));
 }
 
 function argumentTexts(message: JsonRecord): string[] {
