@@ -88,5 +88,7 @@ export interface DynamoDiscovery {
   /** Resolves when the first complete list has been told; rejects with an error that names the backend when it cannot be reached in time. */
   start(listener: RecordListener): Promise<void>;
   readonly isStale: boolean;
+  /** Texts that could not be read as records, ever. */
+  readonly malformedRecords: number;
   close(): Promise<void>;
 }

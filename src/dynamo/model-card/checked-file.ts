@@ -113,7 +113,7 @@ async function fetchedCopy(file: CheckedFile, options: FetchOptions): Promise<Lo
   if ((await digestOfPath(path, options.signal)) === digestOf(file)) return { kind: "local", path };
   const temporary = `${path}.${randomBytes(6).toString("hex")}.part`;
   try {
-    await mkdir(folder, { recursive: true });
+    await mkdir(folder, { recursive: true, mode: 0o700 });
     const reason = await download(file, temporary, options);
     if (reason !== undefined) return failed(reason);
     await rename(temporary, path);

@@ -4,10 +4,10 @@
  */
 import type { Logger } from "../../telemetry/log.ts";
 import type { ModelFiles } from "../model-card/model-files-keeper.ts";
-import { scopePath } from "../record-keys.ts";
 import type { DynamoRecord, EventChannelRecord, EventScope, ModelRecord, RecordListener } from "../records.ts";
 import { type AssembledSet, assembleSets } from "./assemble.ts";
 import { CardGroup } from "./card-group.ts";
+import { ChannelIndex } from "./channel-index.ts";
 import { LiveSet } from "./live-set.ts";
 import { type ModelNames, namesOf } from "./model-names.ts";
 import { matchesNamespace, type NamespaceFilter } from "./namespace-filter.ts";
@@ -39,7 +39,7 @@ export class WorkerSets implements RecordListener {
   readonly #log: Logger;
   readonly #registry: Registry;
   readonly #models = new Map<string, ModelNamespace>();
-  readonly #channels = new Map<string, EventChannelRecord>();
+  readonly #channels = new ChannelIndex();
   /** Paths of base cards by worker: a source names a worker and no path. */
   readonly #pathsOfWorker = new Map<bigint, Set<string>>();
   readonly #dirty = new Set<string>();
@@ -64,8 +64,7 @@ export class WorkerSets implements RecordListener {
         this.#putModel(record);
         break;
       case "EventChannel": {
-        const before = this.#channels.get(key);
-        this.#channels.set(key, record);
+        const before = this.#channels.put(key, record);
         if (before !== undefined) this.#options.listener.channelClosed(before);
         this.#options.listener.channelOpened(record);
         break;
@@ -90,8 +89,7 @@ export class WorkerSets implements RecordListener {
         this.#removeModel(record);
         break;
       case "EventChannel": {
-        const channel = this.#channels.get(key);
-        this.#channels.delete(key);
+        const channel = this.#channels.remove(key);
         if (channel !== undefined) this.#options.listener.channelClosed(channel);
         break;
       }
@@ -125,10 +123,7 @@ export class WorkerSets implements RecordListener {
 
   /** Who publishes a topic in exactly this scope now. */
   channels(scope: EventScope, topic: string): readonly EventChannelRecord[] {
-    const path = scopePath(scope);
-    return [...this.#channels.values()].filter(
-      (channel) => channel.topic === topic && scopePath(channel.scope) === path,
-    );
+    return this.#channels.of(scope, topic);
   }
 
   /** The files of cards with this fingerprint are there, or could not be had. */

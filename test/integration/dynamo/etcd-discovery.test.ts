@@ -191,7 +191,7 @@ describe("discovery over etcd", () => {
 
   it("leaves out a value that is no record and keeps the one before it", async () => {
     const { record } = await register();
-    const { seen } = await discover();
+    const { seen, discovery } = await discover();
     const client = new Etcd3({ hosts: etcd.url });
     await client.put(record.key).value('{"type":"Endpoint",');
     await client.put("v1/instances/ns/backend/generate/1").value("[]");
@@ -200,8 +200,15 @@ describe("discovery over etcd", () => {
     await client.put(last.key).value(last.text);
     await until(() => seen.records.has(last.key));
     expect(seen.events).toEqual([`+${record.key}`, `+${last.key}`]);
+    expect(discovery.malformedRecords).toBe(2);
     await client.delete().prefix("v1/");
     client.close();
+  });
+
+  it("ends a start that still waits when it is closed", async () => {
+    const discovery = createEtcdDiscovery({ endpoints: ["http://127.0.0.1:1"], log, startTimeoutMs: 60_000 });
+    const start = discovery.start(new Seen());
+    await Promise.all([expect(start).rejects.toThrow("closed before"), discovery.close()]);
   });
 
   it("says which etcd cannot be reached", async () => {

@@ -29,6 +29,7 @@ class EtcdDiscovery implements DynamoDiscovery {
   readonly #options: EtcdDiscoveryOptions;
   readonly #log: Logger;
   readonly #closing = new AbortController();
+  #table: RecordTable | undefined;
   #run: Promise<void> | undefined;
   #isStale = true;
 
@@ -41,8 +42,13 @@ class EtcdDiscovery implements DynamoDiscovery {
     return this.#isStale;
   }
 
+  get malformedRecords(): number {
+    return this.#table?.malformed ?? 0;
+  }
+
   async start(listener: RecordListener): Promise<void> {
     const table = new RecordTable(listener, this.#log);
+    this.#table = table;
     let lastError: unknown;
     const listed = new Promise<void>((resolve) => {
       this.#run = this.#connectAgainAndAgain(table, resolve, (error) => {
@@ -51,9 +57,12 @@ class EtcdDiscovery implements DynamoDiscovery {
     });
     const timeoutMs = this.#options.startTimeoutMs ?? 120_000;
     const waiting = new AbortController();
-    const isListed = await Promise.race([listed.then(() => true), rest(timeoutMs, waiting.signal).then(() => false)]);
+    const ended = AbortSignal.any([waiting.signal, this.#closing.signal]);
+    const isListed = await Promise.race([listed.then(() => true), rest(timeoutMs, ended).then(() => false)]);
     waiting.abort();
     if (isListed) return;
+    if (this.#closing.signal.aborted)
+      throw new DiscoveryBackendError("closed before etcd gave a list", { cause: lastError });
     await this.close();
     const where = this.#options.endpoints.join(", ");
     throw new DiscoveryBackendError(`etcd at ${where} gave no list of Dynamo's records within ${timeoutMs} ms`, {

@@ -86,6 +86,10 @@ class FileDiscovery implements DynamoDiscovery {
     return this.#isStale;
   }
 
+  get malformedRecords(): number {
+    return this.#table?.malformed ?? 0;
+  }
+
   async start(listener: RecordListener): Promise<void> {
     const table = new RecordTable(listener, this.#log);
     const firstList = new Map<string, string>();
@@ -199,7 +203,7 @@ class FileDiscovery implements DynamoDiscovery {
     const file = join(this.#root, path);
     try {
       const state = await stat(file);
-      if (!state.isFile()) return;
+      if (!state.isFile() || this.#isClosed) return;
       const seen = this.#files.get(path) ?? this.#meet(bucket, name, path, state.mtimeMs);
       if (seen === undefined) return;
       const mono = this.#monotonic();
