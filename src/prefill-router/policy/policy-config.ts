@@ -48,7 +48,7 @@ export function parsePolicyConfig(text: string): PolicyConfigOutcome {
   const isEmpty =
     fields.value("router") === undefined &&
     !hasRoot &&
-    fields.mapping("models") === undefined &&
+    Object.keys(fields.mapping("models") ?? {}).length === 0 &&
     selection === undefined;
   if (isEmpty && faults.length === 0) {
     faults.push("the document: expected router settings, a root profile, profiles of models, or worker_selection");
@@ -96,7 +96,7 @@ function parseModels(mapping: Mapping | undefined, faults: string[]): ReadonlyMa
   return models;
 }
 
-type SettingKind = "boolean" | "amount" | "count" | "text" | readonly string[];
+type SettingKind = "boolean" | "share" | "amount" | "count" | "text" | readonly string[];
 
 interface Setting {
   readonly kind: SettingKind;
@@ -105,8 +105,8 @@ interface Setting {
 
 /** What the router section may set, by Dynamo's names. */
 const routerSettings: Readonly<Record<string, Setting>> = {
-  host_cache_hit_weight: { kind: "amount" },
-  disk_cache_hit_weight: { kind: "amount" },
+  host_cache_hit_weight: { kind: "share" },
+  disk_cache_hit_weight: { kind: "share" },
   use_kv_events: { kind: "boolean" },
   router_replica_sync: { kind: "boolean" },
   router_track_active_blocks: { kind: "boolean" },
@@ -147,6 +147,7 @@ function parseRouterSettings(mapping: Mapping | undefined, faults: string[]) {
 function isOfKind(value: unknown, kind: SettingKind): value is string | number | boolean {
   if (kind === "boolean") return typeof value === "boolean";
   if (kind === "text") return typeof value === "string";
+  if (kind === "share") return typeof value === "number" && value >= 0 && value <= 1;
   if (kind === "amount") return typeof value === "number" && Number.isFinite(value) && value >= 0;
   if (kind === "count") return typeof value === "number" && Number.isSafeInteger(value) && value >= 1;
   return typeof value === "string" && kind.includes(value);
@@ -156,6 +157,8 @@ function expectation(kind: SettingKind): string {
   switch (kind) {
     case "boolean":
       return "true or false";
+    case "share":
+      return "a number from 0 to 1";
     case "amount":
       return "a finite number of at least 0";
     case "count":

@@ -1,8 +1,9 @@
 /**
  * The worker_selection section of a policy file: named instances of a scoring policy and which of them each role uses. Dynamo's default cost
- * function is the one type served here; its parameters replace the router's own where they are set.
+ * function is the one type served here; its parameters replace the router's own where they are set. An instance of another type may stand in
+ * the file as long as no role uses it.
  */
-import { Fields, type Mapping } from "./fields.ts";
+import { Fields, type Mapping, shown } from "./fields.ts";
 
 /** Undefined members keep the router's own setting. */
 export interface ScoringParameters {
@@ -19,7 +20,8 @@ export interface ScoringParameters {
 export type SelectionRole = "aggregated" | "prefill" | "decode";
 
 export interface WorkerSelection {
-  readonly instances: ReadonlyMap<string, ScoringParameters>;
+  /** Undefined: of a type that is code compiled into Dynamo. */
+  readonly instances: ReadonlyMap<string, ScoringParameters | undefined>;
   /** Name of an instance or "default"; undefined: "default". */
   readonly selected: Readonly<Record<SelectionRole, string | undefined>>;
 }
@@ -40,28 +42,20 @@ const parameterKeys = [
 
 export function parseWorkerSelection(mapping: Mapping, faults: string[]): WorkerSelection {
   const fields = new Fields(mapping, "worker_selection", [...roles, "instances"], faults);
-  const instances = new Map<string, ScoringParameters>();
-  for (const { mapping: instance, path } of fields.mappings("instances")) {
-    const each = new Fields(instance, path, ["name", "type", "parameters"], faults);
-    const name = each.requiredName("name");
-    const type = each.requiredName("type");
-    if (type !== undefined && type !== defaultScoringType) {
-      each.fault("type", `expected ${defaultScoringType}: other policies are code compiled into Dynamo`);
-    }
-    const parameters = parseParameters(each.mapping("parameters") ?? {}, each.pathOf("parameters"), faults);
-    if (name === "default") each.fault("name", `"default" is the built-in scoring; expected another name`);
-    if (name === undefined) continue;
-    if (instances.has(name)) each.fault("name", `duplicate instance ${JSON.stringify(name)}`);
-    instances.set(name, parameters);
-  }
+  const instances = parseInstances(fields, faults);
   const selected = new Map<string, string>();
   for (const role of roles) {
     const name = fields.value(role);
     if (name === undefined) continue;
-    if (typeof name === "string" && (name === "default" || instances.has(name))) selected.set(role, name);
-    else fields.fault(role, `expected the name of an instance or "default"`);
+    if (typeof name !== "string" || (name !== "default" && !instances.has(name))) {
+      fields.fault(role, `expected the name of an instance or "default", got ${shown(name)}`);
+    } else if (role !== "encode" && name !== "default" && instances.get(name) === undefined) {
+      fields.fault(role, notServed(name));
+    } else {
+      selected.set(role, name);
+    }
   }
-  if (instances.size === 0 && selected.size === 0 && fields.value("instances") === undefined) {
+  if (instances.size === 0 && roles.every((role) => fields.value(role) === undefined)) {
     faults.push(`worker_selection: expected instances, or a selection for one of ${roles.join(", ")}`);
   }
   return {
@@ -72,6 +66,26 @@ export function parseWorkerSelection(mapping: Mapping, faults: string[]): Worker
       decode: selected.get("decode"),
     },
   };
+}
+
+function parseInstances(fields: Fields, faults: string[]): Map<string, ScoringParameters | undefined> {
+  const instances = new Map<string, ScoringParameters | undefined>();
+  for (const { mapping, path } of fields.mappings("instances")) {
+    const each = new Fields(mapping, path, ["name", "type", "parameters"], faults);
+    const name = each.requiredName("name");
+    const type = each.requiredName("type");
+    const parameters = each.mapping("parameters") ?? {};
+    if (name === "default") each.fault("name", `"default" is the built-in scoring; expected another name`);
+    if (name === undefined) continue;
+    if (instances.has(name)) each.fault("name", `duplicate instance ${JSON.stringify(name)}`);
+    const isServed = type === defaultScoringType;
+    instances.set(name, isServed ? parseParameters(parameters, each.pathOf("parameters"), faults) : undefined);
+  }
+  return instances;
+}
+
+function notServed(name: string): string {
+  return `${JSON.stringify(name)} is not of type ${defaultScoringType}: other policies are code compiled into Dynamo`;
 }
 
 function parseParameters(mapping: Mapping, path: string, faults: string[]): ScoringParameters {
@@ -107,6 +121,8 @@ export function scoringOf(
   if (chosen === undefined || chosen === "default") return { kind: "own" };
   const parameters = selection?.instances.get(chosen);
   if (parameters !== undefined) return { kind: "instance", parameters };
+  if (selection?.instances.has(chosen) === true)
+    return { kind: "unknown", message: `worker selection ${notServed(chosen)}` };
   const known = ["default", ...(selection?.instances.keys() ?? [])].join(", ");
   return {
     kind: "unknown",

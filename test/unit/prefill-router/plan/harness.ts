@@ -81,8 +81,8 @@ export interface Harness {
   readonly decode: FakeStage;
   readonly timers: ReadonlySet<Timer>;
   /** Moves the clock and calls the timers that are due, in order. */
-  advance(ms: number): void;
-  plan(request: PlanRequest): { outcome: PlanOutcome | undefined; cancel: () => void; calls: number };
+  readonly advance: (ms: number) => void;
+  readonly plan: (request: PlanRequest) => { outcome: PlanOutcome | undefined; cancel: () => void; calls: number };
 }
 
 export interface HarnessOptions {

@@ -115,7 +115,7 @@ describe("the router over its real stages", () => {
     index.stored(2, 0, 0, 0, false, asked.sequenceHashes, asked.blockHashes, 0, 20);
     const plans = [planNow(router, asked), planNow(router, asked)];
     expect(plans.map((plan) => plan.prefill?.worker.id)).toEqual([2n, 2n]);
-    expect(plans.map((plan) => plan.decode.worker.id).sort()).toEqual([11n, 12n]);
+    expect(plans.map((plan) => Number(plan.decode.worker.id)).toSorted((a, b) => a - b)).toEqual([11, 12]);
     expect(prefill.loads().map((load) => load.activePrefillTokens)).toEqual([0, 0]);
     for (const plan of plans) plan.booking.prefillCompleted();
     expect(prefill.loads().every((load) => load.activeRequests === 0)).toBe(true);

@@ -101,6 +101,7 @@ worker_selection:
   instances:
     - { name: tuned, type: dynamo-default-cost-fn, parameters: { overlap_score_credit: 0.5, router_temperature: 0.1 } }
     - { name: plain, type: dynamo-default-cost-fn }
+    - { name: foreign, type: dynamo-two-tier-cost-fn, parameters: { cache_affinity_threshold: 0.5 } }
 `;
 
   it.each<["aggregated" | "prefill" | "decode", (string | undefined)[], object]>([
@@ -110,7 +111,8 @@ worker_selection:
     ["decode", [undefined, " tuned "], { kind: "instance", parameters: { overlapScoreCredit: 0.5 } }],
     ["aggregated", ["default", "tuned"], { kind: "own" }],
     ["aggregated", ["", "plain"], { kind: "instance", parameters: { overlapScoreCredit: undefined } }],
-    ["prefill", ["nobody"], { kind: "unknown", message: expect.stringContaining("default, tuned, plain") as string }],
+    ["prefill", ["foreign"], { kind: "unknown", message: expect.stringContaining("compiled into Dynamo") }],
+    ["prefill", ["nobody"], { kind: "unknown", message: expect.stringContaining("default, tuned, plain, foreign") }],
   ])("scores the %s role with overrides %j as configured", (role, overrides, expected) => {
     expect(scoringOf(parsed(selection).workerSelection, role, ...overrides)).toMatchObject(expected);
   });
@@ -140,10 +142,13 @@ worker_selection:
       "built-in",
     ],
     [
-      "worker_selection: { instances: [{ name: a, type: dynamo-two-tier-cost-fn }] }",
-      "worker_selection.instances[0].type",
-      "dynamo-default-cost-fn",
+      "worker_selection: { decode: a, instances: [{ name: a, type: dynamo-two-tier-cost-fn }] }",
+      "worker_selection.decode",
+      "not of type dynamo-default-cost-fn",
     ],
+    ["worker_selection: { instances: [] }", "worker_selection", "expected instances"],
+    ["models: {}", "the document", "expected router settings"],
+    ["router: { host_cache_hit_weight: 2 }", "router.host_cache_hit_weight", "from 0 to 1"],
     [
       "worker_selection: { instances: [{ name: a, type: dynamo-default-cost-fn, parameters: { overlap_score_credit: -1 } }] }",
       "worker_selection.instances[0].parameters.overlap_score_credit",
