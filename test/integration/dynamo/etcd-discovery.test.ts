@@ -157,6 +157,17 @@ describe("discovery over etcd", () => {
     expect([...fresh.seen.records.keys()]).toEqual([record.key]);
   }, 30_000);
 
+  it("catches up with what was put and removed while etcd was away", async () => {
+    const { registration, record } = await register();
+    const { seen } = await discover();
+    const added = encodeRecord({ ...instance(registration.instanceId), endpoint: "other" });
+    await etcd.kill();
+    await expect(registration.remove(record.key)).rejects.toThrow("tried again");
+    await expect(registration.put(added)).rejects.toThrow("tried again");
+    await etcd.restart();
+    await until(() => seen.records.has(added.key) && !seen.records.has(record.key));
+  }, 20_000);
+
   it("keeps a lease alive for longer than its TTL", async () => {
     const { record } = await register(1);
     const { seen } = await discover();

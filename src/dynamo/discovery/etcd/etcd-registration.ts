@@ -38,10 +38,16 @@ class EtcdRegistration implements DynamoRegistration {
   readonly #log: Logger;
   readonly #ttlSeconds: number;
   readonly #texts = new Map<string, string>();
+  /** Keys that etcd may still have. */
+  readonly #removals = new Set<string>();
   readonly #closing = new AbortController();
   readonly #run: Promise<void>;
   #client: Etcd3;
   #attempt: number;
+  /** Ends the rest before the next renewal. */
+  #poke = new AbortController();
+  /** Etcd may lack what was put or have what was removed. */
+  #isBehind = false;
 
   constructor(options: EtcdRegistrationOptions, ttlSeconds: number, client: Etcd3, attempt: number, lease: bigint) {
     this.#options = options;
@@ -56,17 +62,25 @@ class EtcdRegistration implements DynamoRegistration {
   async put(record: EncodedRecord): Promise<void> {
     if (this.#closing.signal.aborted) throw new DiscoveryBackendError("the registration is closed");
     this.#texts.set(record.key, record.text);
-    try {
-      await this.#write(record.key, record.text);
-    } catch (cause) {
-      // It stays in the list: once etcd is back, everything in the list is put.
-      throw new DiscoveryBackendError(`cannot put ${record.key} into etcd now`, { cause });
-    }
+    this.#removals.delete(record.key);
+    await this.#orLater(`put ${record.key} into`, () => this.#write(record.key, record.text));
   }
 
   async remove(key: string): Promise<void> {
     this.#texts.delete(key);
-    await this.#client.kv.deleteRange({ key: Buffer.from(key) });
+    this.#removals.add(key);
+    await this.#orLater(`remove ${key} from`, () => this.#erase(key));
+  }
+
+  /** What etcd does not take now it is given once it is back, as what is to be there and what is not stays noted. */
+  async #orLater(what: string, write: () => Promise<void>): Promise<void> {
+    try {
+      await write();
+    } catch (cause) {
+      this.#isBehind = true;
+      this.#poke.abort();
+      throw new DiscoveryBackendError(`cannot ${what} etcd now; it is tried again`, { cause });
+    }
   }
 
   async close(): Promise<void> {
@@ -86,12 +100,14 @@ class EtcdRegistration implements DynamoRegistration {
     let retryMs = firstRetryMs;
     let isAway = false;
     for (let waitMs = intervalMs; !signal.aborted; ) {
-      await rest(waitMs, signal);
+      // While etcd is away the pauses are short by themselves, and every write that fails would end one.
+      await rest(waitMs, isAway ? signal : AbortSignal.any([signal, this.#poke.signal]));
       if (signal.aborted) return;
+      this.#poke = new AbortController();
       try {
         const isLost = !(await this.#renew());
         if (isLost) await this.#takeLeaseAgain();
-        if (isLost || isAway) await this.#putAll();
+        if (isLost || this.#isBehind) await this.#catchUp();
         if (isLost) this.#log.warn({ records: this.#texts.size }, "etcd lease was lost; records are registered again");
         isAway = false;
         retryMs = firstRetryMs;
@@ -99,6 +115,7 @@ class EtcdRegistration implements DynamoRegistration {
       } catch (error) {
         if (!isAway) this.#log.warn({ error }, "etcd lease cannot be kept alive now");
         isAway = true;
+        this.#isBehind = true;
         this.#client.close();
         this.#attempt++;
         this.#client = connectEtcd(this.#options, this.#attempt);
@@ -131,8 +148,15 @@ class EtcdRegistration implements DynamoRegistration {
     await this.#client.leaseClient.leaseGrant({ ID: this.instanceId.toString(), TTL: this.#ttlSeconds });
   }
 
-  async #putAll(): Promise<void> {
+  async #catchUp(): Promise<void> {
+    this.#isBehind = false;
+    for (const key of this.#removals) await this.#erase(key);
     for (const [key, text] of this.#texts) await this.#write(key, text);
+  }
+
+  async #erase(key: string): Promise<void> {
+    await this.#client.kv.deleteRange({ key: Buffer.from(key) });
+    if (!this.#texts.has(key)) this.#removals.delete(key);
   }
 
   async #write(key: string, text: string): Promise<void> {
