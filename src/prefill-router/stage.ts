@@ -72,6 +72,7 @@ export interface StageBooking {
  * booking (its owner, the reaper, a worker that leaves) is told once.
  */
 export interface StageObserver {
+  /** Where `request.settings` says not to assume reuse, or not to track blocks, its hashes count for nothing that another booking shares. */
   booked?(booking: StageBooking, rank: WorkerRank, request: StageRequest, prefillTokens: number): void;
   prefillCompleted?(bookingId: string, rank: WorkerRank): void;
   freed?(bookingId: string, rank: WorkerRank): void;

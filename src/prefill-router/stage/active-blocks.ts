@@ -21,7 +21,8 @@ const HOLDERS = 3;
 const stride = 4;
 
 const initialNodes = 256;
-const maxSlots = 1 << 16;
+/** Ranks of one stage. */
+export const maxSlots = 1 << 16;
 
 export class ActiveBlocks {
   readonly #secrets: AddressSecrets;

@@ -30,6 +30,10 @@ export class RankColumns {
     return this.#count;
   }
 
+  get inUse(): number {
+    return this.#count - this.#free.length;
+  }
+
   take(dpRank: number): number {
     let slot = this.#free.pop();
     if (slot === undefined) {

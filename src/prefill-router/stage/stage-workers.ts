@@ -3,11 +3,15 @@
  * rank before its worker is known (its index holder, a replica's booking) waits for it.
  */
 import type { RouterWorker, WorkerRank } from "../contracts.ts";
+import { maxSlots } from "./active-blocks.ts";
 import type { ActiveSequences, RankBooking } from "./active-sequences.ts";
 import type { OverloadWatch } from "./overload.ts";
 import { noHolder, type RankColumns } from "./rank-columns.ts";
 import { type StageWorker, slotOf } from "./stage-worker.ts";
 import { effectiveTaints } from "./taints.ts";
+
+/** Dynamo's bound of one worker's ranks; a card that claims more is not believed beyond it. */
+const maxRanksPerWorker = 4096;
 
 /** Bookings of replicas for workers that nobody has announced yet; beyond it they are not counted. */
 const maxUnplaced = 16_384;
@@ -133,15 +137,14 @@ export class StageWorkers {
   #rekeep(known: StageWorker | undefined, worker: RouterWorker): Int32Array {
     const places = new Map<number, number>();
     const first = worker.dataParallelStartRank;
+    const room = maxSlots - this.#columns.inUse + (known?.slots.length ?? 0);
+    const size = Math.min(worker.dataParallelSize, maxRanksPerWorker, room);
     for (const [index, slot] of known?.slots.entries() ?? []) {
       const place = (known?.worker.dataParallelStartRank ?? 0) + index - first;
-      if (place >= 0 && place < worker.dataParallelSize) places.set(place, slot);
+      if (place >= 0 && place < size) places.set(place, slot);
       else this.#giveSlot(slot);
     }
-    return Int32Array.from(
-      { length: worker.dataParallelSize },
-      (_, place) => places.get(place) ?? this.#takeSlot(first + place),
-    );
+    return Int32Array.from({ length: size }, (_, place) => places.get(place) ?? this.#takeSlot(first + place));
   }
 
   #takeSlot(dpRank: number): number {

@@ -158,6 +158,37 @@ describe("a refusal", () => {
   });
 });
 
+describe("a worker", () => {
+  it("is out of the choice while all its ranks report to be busy", () => {
+    const stage = stageOf(worker(1, { dataParallelSize: 2 }), worker(2));
+    stage.setBusyThresholds({
+      activeDecodeBlocks: 0.5,
+      activePrefillTokens: undefined,
+      activePrefillTokensFraction: undefined,
+    });
+    const of = request({ isl: 16, allowedWorkerIds: only(1) });
+    stage.setReportedLoad({ workerId: 1n, dpRank: 0 }, { kvUsedBlocks: 501 });
+    stage.setReportedLoad({ workerId: 9n, dpRank: 0 }, { kvUsedBlocks: 501 });
+    expect(select(stage, of).worker.id).toBe(1n);
+    stage.setReportedLoad({ workerId: 1n, dpRank: 1 }, { kvUsedBlocks: 501 });
+    expect(stage.select(of, 0, Math.random)).toMatchObject({ why: "overloaded" });
+    expect(stage.isSaturated(of, 0.5)).toBe(false);
+    stage.setReportedLoad({ workerId: 1n, dpRank: 1 }, { kvUsedBlocks: 500 });
+    expect(select(stage, of).worker.id).toBe(1n);
+  });
+
+  it("is not believed to have more ranks than any has", () => {
+    const stage = stageOf();
+    stage.upsertWorker(worker(1, { dataParallelSize: 4_000_000_000 }));
+    expect(stage.loads()).toHaveLength(4096);
+    stage.upsertWorker(worker(1, { dataParallelSize: 1 }));
+    expect(stage.loads()).toHaveLength(1);
+    for (let id = 2; id < 20; id++) stage.upsertWorker(worker(id, { dataParallelSize: 4096 }));
+    expect(stage.loads()).toHaveLength(65_536);
+    expect(select(stage, request({ isl: 16 })).kind).toBe("selected");
+  });
+});
+
 describe("the books", () => {
   it("count a shared prefix once, and prompt tokens until the first byte", () => {
     const stage = stageOf(worker(1));
