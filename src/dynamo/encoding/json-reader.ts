@@ -145,11 +145,14 @@ export class JsonReader implements ValueReader {
         this.readStringRange();
         return;
       case 0x74:
-        return this.#literal("true");
+        this.#literal("true");
+        return;
       case 0x66:
-        return this.#literal("false");
+        this.#literal("false");
+        return;
       case 0x6e:
-        return this.#literal("null");
+        this.#literal("null");
+        return;
       default:
         this.#skipNumber();
     }

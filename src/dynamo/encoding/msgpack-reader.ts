@@ -210,55 +210,56 @@ export class MsgpackReader implements ValueReader {
   }
 
   #skipScalar(tag: number): void {
-    if (tag <= 0xbf) return this.#step(1 + (tag & 0x1f));
+    const length = tag <= 0xbf ? 1 + (tag & 0x1f) : this.#scalarLength(tag);
+    this.need(length);
+    this.at += length;
+  }
+
+  /** Bytes of the value, its tag included. */
+  #scalarLength(tag: number): number {
     switch (tag) {
       case 0xc0:
       case 0xc2:
       case 0xc3:
-        return this.#step(1);
+        return 1;
       case 0xc4:
       case 0xd9:
-        return this.#step(2 + this.#u8());
+        return 2 + this.#u8();
       case 0xc5:
       case 0xda:
-        return this.#step(3 + this.#u16());
+        return 3 + this.#u16();
       case 0xc6:
       case 0xdb:
-        return this.#step(5 + this.#u32());
+        return 5 + this.#u32();
       case 0xc7:
-        return this.#step(3 + this.#u8());
+        return 3 + this.#u8();
       case 0xc8:
-        return this.#step(4 + this.#u16());
+        return 4 + this.#u16();
       case 0xc9:
-        return this.#step(6 + this.#u32());
+        return 6 + this.#u32();
       case 0xcc:
       case 0xd0:
-        return this.#step(2);
+        return 2;
       case 0xcd:
       case 0xd1:
-        return this.#step(3);
+        return 3;
       case 0xca:
       case 0xce:
       case 0xd2:
-        return this.#step(5);
+        return 5;
       case 0xcb:
       case 0xcf:
       case 0xd3:
-        return this.#step(9);
+        return 9;
       case 0xd4:
       case 0xd5:
       case 0xd6:
       case 0xd7:
       case 0xd8:
-        return this.#step(2 + (1 << (tag - 0xd4)));
+        return 2 + (1 << (tag - 0xd4));
       default:
         throw this.unexpected("a value");
     }
-  }
-
-  #step(count: number): void {
-    this.need(count);
-    this.at += count;
   }
 
   /** A container says its size before its items: what cannot fit into the rest of the message is refused before anything is allocated. */

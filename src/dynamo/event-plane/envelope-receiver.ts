@@ -30,9 +30,11 @@ export class EnvelopeReceiver {
       this.drop("malformed", error.message);
       return;
     }
-    if (!envelope.isOfTopic) return this.drop("topic");
-    const refusal = admits(envelope.publisherId, envelope.sequence);
-    if (refusal !== undefined) return this.drop(refusal);
+    const refusal = envelope.isOfTopic ? admits(envelope.publisherId, envelope.sequence) : "topic";
+    if (refusal !== undefined) {
+      this.drop(refusal);
+      return;
+    }
     try {
       this.#handler(envelope.payload, envelope.publisherId);
     } catch (error) {

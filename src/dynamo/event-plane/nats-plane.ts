@@ -88,7 +88,7 @@ export class NatsEventPlane implements EventPlane {
 
   async close(): Promise<void> {
     this.#closing.abort();
-    for (const subscription of [...this.#wanted]) await subscription.close();
+    for (const subscription of this.#wanted) await subscription.close();
     await this.#connected;
     await this.#connection?.close();
     await this.#watch;

@@ -81,7 +81,7 @@ export class ZmqEventPlane implements EventPlane {
   }
 
   async close(): Promise<void> {
-    for (const publisher of [...this.#publishers]) await publisher.close();
+    for (const publisher of this.#publishers) await publisher.close();
     for (const subscription of this.#subscriptions) await subscription.close();
     this.#subscriptions.clear();
   }

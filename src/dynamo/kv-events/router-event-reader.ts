@@ -23,34 +23,31 @@ export class RouterEventReader {
   /** While set, events are checked whole but their hashes are not kept: `event.count` is right, the arrays are not. */
   isSkimming: boolean;
   #reader: ValueReader;
-  #isSingle: boolean;
+  #shape: "array" | "single" | "done";
 
   constructor(reader: ValueReader) {
     this.event = new RouterEvent();
     this.isSkimming = false;
     this.#reader = reader;
-    this.#isSingle = false;
+    this.#shape = "done";
   }
 
   /** Goes to the events that begin where `reader` stands: an array, or one event alone as older workers send it. */
   begin(reader: ValueReader): void {
     this.#reader = reader;
-    this.#isSingle = reader.isMap();
-    if (!this.#isSingle) reader.enterArray();
+    this.#shape = reader.isMap() ? "single" : "array";
+    if (this.#shape === "array") reader.enterArray();
   }
 
   /** Fills `event` with the next one; false after the last, when the reader stands behind the array. */
   next(): boolean {
-    if (this.#isSingle) {
-      this.#isSingle = false;
-      this.#readEvent();
-      return true;
+    if (this.#shape === "done") return false;
+    if (this.#shape === "single" || !this.#reader.nextItem()) {
+      const isLast = this.#shape === "single";
+      this.#shape = "done";
+      if (isLast) this.#readEvent();
+      return isLast;
     }
-    return this.#nextOfArray();
-  }
-
-  #nextOfArray(): boolean {
-    if (!this.#reader.nextItem()) return false;
     this.#readEvent();
     return true;
   }

@@ -108,9 +108,8 @@ class TcpRequestPlane implements RequestPlane, CallOwner, HomeListener {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    for (const call of [...this.#calls.values()]) call.abandon();
-    for (const connections of [...this.#connections.values()])
-      for (const connection of [...connections]) connection.close();
+    for (const call of this.#calls.values()) call.abandon();
+    for (const connections of this.#connections.values()) for (const connection of connections) connection.close();
     await this.#home?.close();
   }
 

@@ -2,21 +2,25 @@
  * Puts one event into the index, in portions: a portion is a few hundred blocks, so that an event with a whole context in it can be spread over
  * several slices. An event that cannot be applied is counted and is over.
  */
-// Measured hot loop: indices below 2 × count are within the arrays.
 
 import type { Holder, KvIndex, StorageTier } from "../../data/prefix-index/kv-index.ts";
 import { domains, eventKinds, type RouterEvent } from "../../dynamo/kv-events/router-event.ts";
 import type { IngestCounters } from "./ingest-counters.ts";
 
+/** What events need of an index. */
+export type IngestIndex = Pick<KvIndex, "attach" | "detach" | "stored" | "removed" | "cleared" | "upkeep">;
+
 const portionBlocks = 512;
 
+const dropReasons = { "unknown-parent": "unknown-parent", invalid: "invalid-block", full: "index-full" } as const;
+
 export class EventApplier {
-  readonly #index: KvIndex;
+  readonly #index: IngestIndex;
   readonly #counters: IngestCounters;
   /** Blocks of the current event already in the index. */
   #done: number;
 
-  constructor(index: KvIndex, counters: IngestCounters) {
+  constructor(index: IngestIndex, counters: IngestCounters) {
     this.#index = index;
     this.#counters = counters;
     this.#done = 0;
@@ -75,8 +79,8 @@ export class EventApplier {
     if (count > 0) {
       const { engineHashes } = event;
       const isRest = first > 0;
-      const parentLow = isRest ? engineHashes[2 * first - 2]! : event.parentLow;
-      const parentHigh = isRest ? engineHashes[2 * first - 1]! : event.parentHigh;
+      const parentLow = isRest ? (engineHashes[2 * first - 2] ?? 0) : event.parentLow;
+      const parentHigh = isRest ? (engineHashes[2 * first - 1] ?? 0) : event.parentHigh;
       const tier = event.tier as StorageTier;
       const hasParent = isRest || event.hasParent;
       const outcome = this.#index.stored(
@@ -91,7 +95,7 @@ export class EventApplier {
         count,
       );
       if (outcome !== "applied") {
-        this.#counters.dropped[outcome === "full" ? "index-full" : "unknown-parent"]++;
+        this.#counters.dropped[dropReasons[outcome]]++;
         this.#done = 0;
         return true;
       }

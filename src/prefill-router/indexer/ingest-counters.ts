@@ -28,6 +28,7 @@ export type IngestDropReason =
   /** More arrived while a recovery ran than is buffered. */
   | "overflow"
   | "unknown-parent"
+  | "invalid-block"
   | "index-full"
   | "foreign-domain"
   | "unknown-tier"
@@ -54,6 +55,7 @@ export function createIngestCounters(): IngestCounters {
       "foreign-events": 0,
       overflow: 0,
       "unknown-parent": 0,
+      "invalid-block": 0,
       "index-full": 0,
       "foreign-domain": 0,
       "unknown-tier": 0,

@@ -1,0 +1,440 @@
+/**
+ * Keeps a KvIndex true to what workers say: one cursor of event ids for each (worker, rank), gaps closed by asking the worker, the past fetched
+ * on first contact, live events held meanwhile. Rules of dynamo-llm 1.6.1's worker_query: a gap asks from the first id missing and the worker
+ * chooses between events and a whole tree dump; only a dump of the whole rank replaces what is held, and the newest id it covers, not its own
+ * made-up ids, is where the cursor goes on.
+ */
+import type { Holder } from "../../data/prefix-index/kv-index.ts";
+import { MalformedMessage } from "../../dynamo/encoding/value-reader.ts";
+import type { EventSourceRecord } from "../../dynamo/records.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import type { WorkerRank } from "../contracts.ts";
+import { ApplyAnswer, CheckAnswer } from "./answer-jobs.ts";
+import { EventApplier, type IngestIndex } from "./event-applier.ts";
+import { createIngestCounters, type IngestCounters } from "./ingest-counters.ts";
+import { LiveMessage } from "./live-message.ts";
+import { type BufferLimits, RankSource, type SourceState, type WaitingMessage } from "./rank-source.ts";
+import { RecoveryLane } from "./recovery-lane.ts";
+import { type RecoveryBytes, RecoveryError, type RecoveryQuery } from "./recovery-query.ts";
+import { type SlicedJob, TimeSlicer } from "./time-slicer.ts";
+
+export interface IngestLimits {
+  readonly concurrentRecoveries: number;
+  readonly attempts: number;
+  readonly firstBackoffMs: number;
+  /** After all attempts failed: until everything is asked for again. */
+  readonly degradedRetryMs: number;
+  /** After first contact, and after the event plane was away: whether something came between subscription and dump is asked once. */
+  readonly settleMs: number;
+  readonly sliceMs: number;
+  /** Longer messages are not applied at once. */
+  readonly inlineBytes: number;
+  readonly buffer: BufferLimits;
+}
+
+export const ingestDefaults: IngestLimits = {
+  concurrentRecoveries: 16,
+  attempts: 8,
+  firstBackoffMs: 200,
+  degradedRetryMs: 30_000,
+  settleMs: 1000,
+  sliceMs: 3,
+  inlineBytes: 64 * 1024,
+  buffer: { events: 16_384, bytes: 16 * 1024 * 1024 },
+};
+
+/** Recoveries in a row for one hole before it is gone over. */
+const maxRounds = 3;
+
+export interface KvEventIngestOptions {
+  readonly index: IngestIndex;
+  readonly query: RecoveryQuery;
+  readonly log: Logger;
+  /** The number under which a rank's blocks stand in the index; undefined when the rank has none any more. */
+  readonly holderChanged: (rank: WorkerRank, holder: Holder | undefined) => void;
+  readonly limits?: Partial<IngestLimits>;
+}
+
+export interface SourceStatus extends WorkerRank {
+  readonly publisherId: bigint;
+  readonly state: SourceState;
+  readonly cursor: number;
+  readonly isDegraded: boolean;
+  readonly waitingMessages: number;
+}
+
+export class KvEventIngest {
+  readonly counters: IngestCounters;
+  readonly #options: KvEventIngestOptions;
+  readonly #limits: IngestLimits;
+  readonly #slicer: TimeSlicer;
+  readonly #lane: RecoveryLane;
+  readonly #live: LiveMessage;
+  readonly #drain: LiveMessage;
+  readonly #byPublisher: Map<bigint, RankSource>;
+  readonly #byRank: Map<string, RankSource>;
+  #isClosed: boolean;
+
+  constructor(options: KvEventIngestOptions) {
+    this.counters = createIngestCounters();
+    this.#options = options;
+    this.#limits = { ...ingestDefaults, ...options.limits };
+    this.#slicer = new TimeSlicer(this.#limits.sliceMs, () => performance.now());
+    this.#lane = new RecoveryLane(this.#limits.concurrentRecoveries);
+    this.#live = new LiveMessage(new EventApplier(options.index, this.counters), this.counters);
+    this.#drain = new LiveMessage(new EventApplier(options.index, this.counters), this.counters);
+    this.#byPublisher = new Map();
+    this.#byRank = new Map();
+    this.#isClosed = false;
+  }
+
+  /** Longest stretch of sliced work, for the record of how long the loop was held. */
+  get longestSliceMs(): number {
+    return this.#slicer.longestMs;
+  }
+
+  /** To be called once the events of this publisher are subscribed to. A newer publisher of the same rank replaces the older. */
+  sourceAppeared(record: EventSourceRecord): void {
+    if (this.#isClosed || this.#byPublisher.has(record.publisherId)) return;
+    const key = rankKey(record);
+    const older = this.#byRank.get(key);
+    if (older !== undefined) this.#remove(older, key);
+    const source = new RankSource(record, this.#options.index.attach());
+    this.#byPublisher.set(record.publisherId, source);
+    this.#byRank.set(key, source);
+    this.#options.holderChanged(source.record, source.holder);
+    if (source.isRecoverable) this.#recover(source, undefined);
+  }
+
+  /** What it told is forgotten. */
+  sourceGone(record: EventSourceRecord): void {
+    const source = this.#byPublisher.get(record.publisherId);
+    if (source !== undefined) this.#remove(source, rankKey(record));
+  }
+
+  workerGone(workerId: bigint): void {
+    for (const [key, source] of this.#byRank) {
+      if (source.record.workerId === workerId) this.#remove(source, key);
+    }
+  }
+
+  /** The handler of the topic kv-events. The payload is borrowed. */
+  onPayload(payload: Buffer, publisherId: bigint): void {
+    this.counters.messages++;
+    const source = this.#byPublisher.get(publisherId);
+    if (source === undefined) {
+      this.counters.dropped["unknown-source"]++;
+      return;
+    }
+    const check = this.#live.check(payload, source);
+    if (check === "malformed" || check === "foreign-events") this.#refuse(source, check);
+    if (check !== "fine" || source.state === "fenced") return;
+    if (source.state !== "live") this.#wait(source, payload);
+    else if (payload.length > this.#limits.inlineBytes) {
+      this.#wait(source, payload);
+      this.#drainWaiting(source);
+    } else this.#applyNow(source, payload);
+  }
+
+  /** Events may have been missed (the event plane was away): asks every source for what is newer than its cursor. */
+  resync(): void {
+    for (const source of this.#byRank.values()) {
+      if (source.state === "live" && source.isRecoverable) this.#recover(source, nextId(source));
+    }
+  }
+
+  holderOf(rank: WorkerRank): Holder | undefined {
+    return this.#byRank.get(rankKey(rank))?.holder;
+  }
+
+  /** Whether every source that can be asked has been. */
+  get isSettled(): boolean {
+    for (const { state } of this.#byRank.values()) if (state === "recovering" || state === "draining") return false;
+    return true;
+  }
+
+  sources(): SourceStatus[] {
+    return [...this.#byRank.values()].map(({ record, state, cursor, isDegraded, waiting }) => ({
+      workerId: record.workerId,
+      dpRank: record.dpRank,
+      publisherId: record.publisherId,
+      state,
+      cursor,
+      isDegraded,
+      waitingMessages: waiting.length,
+    }));
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#slicer.close();
+    for (const [key, source] of this.#byRank) this.#remove(source, key);
+  }
+
+  #applyNow(source: RankSource, payload: Buffer): void {
+    this.#live.open(payload);
+    if (this.#live.step(source, Number.POSITIVE_INFINITY, false) !== "gap") return;
+    this.counters.gaps++;
+    if (source.isRecoverable) {
+      source.rounds = 1;
+      this.#wait(source, payload);
+      this.#recover(source, nextId(source));
+      return;
+    }
+    // Nobody can say what was missed, so what is held may be gone by now: the rank starts again from here.
+    this.#options.index.cleared(source.holder);
+    this.#live.step(source, Number.POSITIVE_INFINITY, true);
+  }
+
+  #wait(source: RankSource, payload: Buffer): void {
+    this.counters.dropped.overflow += source.wait(
+      payload,
+      this.#live.firstEventId,
+      this.#live.events,
+      this.#limits.buffer,
+    );
+  }
+
+  #refuse(source: RankSource, reason: "malformed" | "foreign-events"): void {
+    const count = ++this.counters.dropped[reason];
+    if ((count & (count - 1)) !== 0) return;
+    const { fault } = this.#live;
+    this.#options.log.warn(
+      { reason, count, ...rankFields(source), ...(reason === "malformed" ? { fault } : {}) },
+      "KV events dropped",
+    );
+  }
+
+  #remove(source: RankSource, key: string): void {
+    source.state = "gone";
+    source.abort.abort();
+    clearTimeout(source.timer);
+    source.discardWaiting();
+    this.#byPublisher.delete(source.record.publisherId);
+    if (this.#byRank.get(key) !== source) return;
+    this.#byRank.delete(key);
+    this.#detach(source.holder);
+    this.#options.holderChanged(source.record, undefined);
+  }
+
+  /** The index takes a holder's blocks out in slices of its own size. */
+  #detach(holder: Holder): void {
+    const { index } = this.#options;
+    index.detach(holder);
+    void this.#slicer.run({ step: () => !index.upkeep(performance.now()) });
+  }
+
+  #recover(source: RankSource, startEventId: number | undefined): void {
+    clearTimeout(source.timer);
+    source.state = "recovering";
+    this.counters.recoveriesStarted++;
+    this.#runRecovery(source, startEventId).catch((error: unknown) => {
+      // Only a defect ends here: what workers do wrong is an outcome of the attempt.
+      this.#options.log.error({ error, ...rankFields(source) }, "KV recovery ended unexpectedly");
+      if (source.state !== "gone") this.#degrade(source);
+    });
+  }
+
+  async #runRecovery(source: RankSource, startEventId: number | undefined): Promise<void> {
+    const isFirst = source.isEmpty;
+    let start = startEventId;
+    let lastError: unknown;
+    for (let attempt = 0; attempt < this.#limits.attempts; attempt++) {
+      if (attempt > 0) await pause(this.#limits.firstBackoffMs * 2 ** (attempt - 1), source.abort.signal);
+      if (source.state === "gone") return;
+      this.counters.recoveryAttempts++;
+      try {
+        const outcome = await this.#attempt(source, start);
+        if (source.state !== "recovering") return;
+        if (outcome === "behind") {
+          start = undefined;
+          continue;
+        }
+        this.#recovered(source, isFirst || start === undefined);
+        return;
+      } catch (error) {
+        if (!(error instanceof RecoveryError || error instanceof MalformedMessage)) throw error;
+        lastError = error;
+      }
+    }
+    this.counters.recoveriesFailed++;
+    this.#options.log.warn(
+      { error: lastError, ...rankFields(source) },
+      "KV recovery failed; going on with live events",
+    );
+    this.#degrade(source);
+  }
+
+  /** "behind": the worker knows less than we do, so its past is another one and all of it is needed. */
+  async #attempt(source: RankSource, start: number | undefined): Promise<"done" | "behind"> {
+    const release = await this.#lane.acquire();
+    let answer: RecoveryBytes;
+    try {
+      if (source.abort.signal.aborted) return "done";
+      answer = await this.#options.query(source.record, start, source.abort.signal);
+    } finally {
+      release();
+    }
+    const check = new CheckAnswer(answer, source);
+    await this.#slicer.run(check);
+    if (source.state !== "recovering") return "done";
+    const { kind, lastEventId, eventsAt, isWholeRank, message } = check.answer;
+    if (check.isForeign) {
+      this.#fence(source);
+      return "done";
+    }
+    switch (kind) {
+      case "events":
+        await this.#slicer.run(
+          this.#guarded(source, new ApplyAnswer(answer, eventsAt, source.holder, source.cursor, this.#applier())),
+        );
+        break;
+      case "tree-dump":
+        if (!isWholeRank) throw new RecoveryError("partial-dump", "the worker dumped a part of its rank only");
+        await this.#replace(source, answer, eventsAt);
+        break;
+      case "too-new":
+        return lastEventId < source.cursor ? "behind" : "done";
+      case "invalid-range":
+      case "tree-dump-failed":
+      case "error":
+      case "unknown":
+        throw new RecoveryError(kind, message === "" ? "the worker cannot answer" : message);
+      default:
+        kind satisfies never;
+    }
+    if (source.state === "recovering")
+      source.cursor = kind === "tree-dump" ? lastEventId : Math.max(source.cursor, lastEventId);
+    return "done";
+  }
+
+  /** The old blocks answer until the new ones are all there. */
+  async #replace(source: RankSource, answer: RecoveryBytes, eventsAt: number): Promise<void> {
+    const { index, holderChanged } = this.#options;
+    this.counters.treeDumps++;
+    const isFresh = source.isEmpty;
+    const holder = isFresh ? source.holder : index.attach();
+    source.isEmpty = false;
+    await this.#slicer.run(this.#guarded(source, new ApplyAnswer(answer, eventsAt, holder, -1, this.#applier())));
+    if (isFresh) return;
+    if (source.state !== "recovering") {
+      this.#detach(holder);
+      return;
+    }
+    const old = source.holder;
+    source.holder = holder;
+    holderChanged(source.record, holder);
+    this.#detach(old);
+  }
+
+  /** A job that ends at once when its source has gone meanwhile. */
+  #guarded(source: RankSource, job: SlicedJob): SlicedJob {
+    return { step: (deadlineMs) => source.state === "gone" || job.step(deadlineMs) };
+  }
+
+  #applier(): EventApplier {
+    return new EventApplier(this.#options.index, this.counters);
+  }
+
+  #recovered(source: RankSource, asksAgain: boolean): void {
+    this.counters.recoveriesDone++;
+    source.isDegraded = false;
+    if (asksAgain) this.#later(source, this.#limits.settleMs);
+    this.#drainWaiting(source);
+  }
+
+  #degrade(source: RankSource): void {
+    source.isDegraded = true;
+    source.rounds = maxRounds;
+    this.#later(source, this.#limits.degradedRetryMs);
+    this.#drainWaiting(source);
+  }
+
+  #later(source: RankSource, delayMs: number): void {
+    clearTimeout(source.timer);
+    source.timer = setTimeout(() => {
+      if (source.state !== "live") this.#later(source, delayMs);
+      else this.#recover(source, source.isDegraded ? undefined : nextId(source));
+    }, delayMs);
+  }
+
+  #fence(source: RankSource): void {
+    this.counters.dropped["foreign-events"]++;
+    this.#options.log.error(
+      rankFields(source),
+      "KV recovery answered for another worker; this source is ignored until it is replaced",
+    );
+    source.state = "fenced";
+    source.discardWaiting();
+    this.#options.index.cleared(source.holder);
+  }
+
+  #drainWaiting(source: RankSource): void {
+    source.state = "draining";
+    source.sortWaiting();
+    let current: WaitingMessage | undefined;
+    let acceptsGap = false;
+    const step = (deadlineMs: number): boolean => {
+      if (source.state !== "draining") return true;
+      if (current === undefined) {
+        current = source.takeWaiting();
+        if (current === undefined) {
+          this.#wentLive(source);
+          return true;
+        }
+        this.#drain.open(current.payload);
+        acceptsGap = source.isRecoverable && source.rounds >= maxRounds;
+      }
+      const progress = this.#drain.step(source, deadlineMs, acceptsGap);
+      if (progress === "gap") {
+        this.counters.gaps++;
+        if (source.isRecoverable) {
+          source.rounds++;
+          source.putBack(current);
+          this.#recover(source, nextId(source));
+          return true;
+        }
+        this.#options.index.cleared(source.holder);
+        acceptsGap = true;
+      } else if (progress === "done") current = undefined;
+      return false;
+    };
+    this.#slicer
+      .run({ step })
+      .catch((error: unknown) =>
+        this.#options.log.error({ error, ...rankFields(source) }, "KV events cannot be applied"),
+      );
+  }
+
+  #wentLive(source: RankSource): void {
+    source.rounds = 0;
+    source.state = "live";
+  }
+}
+
+/** Undefined before the first event: then everything is asked for. */
+function nextId({ cursor }: RankSource): number | undefined {
+  return cursor < 0 ? undefined : cursor + 1;
+}
+
+function rankKey({ workerId, dpRank }: WorkerRank): string {
+  return `${workerId}/${dpRank}`;
+}
+
+function rankFields({ record }: RankSource): Readonly<Record<string, unknown>> {
+  return { workerId: String(record.workerId), dpRank: record.dpRank, publisherId: String(record.publisherId) };
+}
+
+function pause(durationMs: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const finish = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", finish);
+      resolve();
+    };
+    const timer = setTimeout(finish, durationMs);
+    if (signal.aborted) finish();
+    else signal.addEventListener("abort", finish, { once: true });
+  });
+}

@@ -1,0 +1,30 @@
+/** What test/fixtures/dynamo/wires.json holds: messages recorded from real Dynamo 1.6.1 processes. */
+import { readFileSync } from "node:fs";
+
+export interface RecordedMessage {
+  /** Hex of each ZeroMQ frame. */
+  readonly frames: readonly string[];
+  readonly publisherId: string;
+  /** The same payload as JSON with exact integers. */
+  readonly payload: string;
+}
+
+export interface Wires {
+  readonly zmq: Readonly<Record<"stored" | "removed" | "kvMetrics", RecordedMessage>>;
+  readonly nats: readonly { readonly subject: string; readonly hex: string }[];
+  readonly natsWorkerId: string;
+  readonly recovery: readonly { readonly codec: "json" | "msgpack"; readonly start: number; readonly hex: string }[];
+  readonly activeSequences: readonly { readonly frames: readonly string[]; readonly payload: string }[];
+  readonly callHome: Readonly<Record<"json" | "msgpack", RecordedAnswer>>;
+}
+
+export interface RecordedAnswer {
+  readonly handshake: string;
+  readonly reply: readonly { readonly header: string; readonly body_hex: string; readonly body_len: number }[];
+}
+
+export const wires = JSON.parse(readFileSync("test/fixtures/dynamo/wires.json", "utf8")) as Wires;
+
+export function framesOf({ frames }: { readonly frames: readonly string[] }): Buffer[] {
+  return frames.map((frame) => Buffer.from(frame, "hex"));
+}
