@@ -78,6 +78,8 @@ export interface RecordListener {
   /** `key` is unique over all buckets, e.g. "v1/instances/ns/backend/generate/1a". */
   put(key: string, record: DynamoRecord): void;
   removed(key: string, record: DynamoRecord): void;
+  /** What stands under the key cannot be read (a record before it stays), or it no longer does: `reason` is undefined then. */
+  unreadable?(key: string, reason: string | undefined): void;
 }
 
 /**

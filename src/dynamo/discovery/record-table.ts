@@ -10,6 +10,7 @@ interface Entry {
   readonly text: string;
   /** Undefined while no text of this key could be read. */
   readonly record: DynamoRecord | undefined;
+  readonly isReadable: boolean;
 }
 
 /** Beyond it new keys are left out: a store that somebody fills cannot take the process down. */
@@ -51,12 +52,14 @@ export class RecordTable {
     if (before === undefined && !this.#hasRoom()) return;
     const parsed = parseRecord(key, text);
     if (parsed.kind === "record") {
-      this.#entries.set(key, { text, record: parsed.record });
+      this.#entries.set(key, { text, record: parsed.record, isReadable: true });
+      if (before?.isReadable === false) this.#listener.unreadable?.(key, undefined);
       this.#listener.put(key, parsed.record);
       return;
     }
-    this.#entries.set(key, { text, record: before?.record });
+    this.#entries.set(key, { text, record: before?.record, isReadable: false });
     this.#malformed++;
+    this.#listener.unreadable?.(key, parsed.reason);
     this.#log.warn(
       { key, reason: parsed.reason, kept: before?.record !== undefined },
       "discovery record cannot be read and is left out",
@@ -67,6 +70,7 @@ export class RecordTable {
     const entry = this.#entries.get(key);
     if (entry === undefined) return;
     this.#entries.delete(key);
+    if (!entry.isReadable) this.#listener.unreadable?.(key, undefined);
     if (entry.record !== undefined) this.#listener.removed(key, entry.record);
   }
 

@@ -10,7 +10,9 @@ import type { SetWorker } from "./worker-set.ts";
 
 const kvTopic = "kv-events";
 
-export type CardVerdict = "accepted" | "unchanged" | "rejected";
+export type CardVerdict =
+  | { readonly kind: "accepted" | "unchanged" }
+  | { readonly kind: "rejected"; readonly reason: string };
 
 export class Registry {
   readonly #log: Logger;
@@ -29,21 +31,21 @@ export class Registry {
 
   putCard(path: string, record: ModelRecord): CardVerdict {
     if ((record.modelSuffix === undefined) !== (record.card.lora === undefined)) {
-      this.#log.error({ path, suffix: record.modelSuffix }, "a card and its key disagree about being an adapter's");
-      return "rejected";
+      return this.#reject(path, "the card and its key disagree about being an adapter's");
     }
     const before = record.modelSuffix === undefined ? this.cards.get(path) : this.lorasOf(path).get(record.modelSuffix);
     if (before !== undefined && record.modelSuffix === undefined && !isSameButTaints(before.card, record.card)) {
-      this.#log.error(
-        { path, fingerprint: before.card.fingerprint, refused: record.card.fingerprint },
-        "a registered model card was changed; the first one stays until its worker has gone",
-      );
-      return "rejected";
+      return this.#reject(path, "the card was changed under its key; the first one stays until its worker has gone");
     }
-    if (before !== undefined && canonical(before.card) === canonical(record.card)) return "unchanged";
+    if (before !== undefined && canonical(before.card) === canonical(record.card)) return { kind: "unchanged" };
     if (record.modelSuffix === undefined) this.cards.set(path, record);
     else mapIn(this.#loras, path).set(record.modelSuffix, record);
-    return "accepted";
+    return { kind: "accepted" };
+  }
+
+  #reject(path: string, reason: string): CardVerdict {
+    this.#log.error({ path, reason }, "a model card is refused");
+    return { kind: "rejected", reason };
   }
 
   removeCard(path: string, suffix: string | undefined): void {

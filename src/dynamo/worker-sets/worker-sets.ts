@@ -4,7 +4,14 @@
  */
 import type { Logger } from "../../telemetry/log.ts";
 import type { ModelFiles } from "../model-card/model-files-keeper.ts";
-import type { DynamoRecord, EventChannelRecord, EventScope, ModelRecord, RecordListener } from "../records.ts";
+import type {
+  DynamoRecord,
+  EventChannelRecord,
+  EventScope,
+  EventSourceRecord,
+  ModelRecord,
+  RecordListener,
+} from "../records.ts";
 import { type AssembledSet, assembleSets } from "./assemble.ts";
 import { CardGroup } from "./card-group.ts";
 import { ChannelIndex } from "./channel-index.ts";
@@ -34,6 +41,9 @@ interface ModelNamespace {
   primary: CardGroup | undefined;
 }
 
+/** Shown faults: a store full of rubbish is no reason to keep all of it. */
+const maxFaults = 1000;
+
 export class WorkerSets implements RecordListener {
   readonly #options: WorkerSetsOptions;
   readonly #log: Logger;
@@ -42,6 +52,8 @@ export class WorkerSets implements RecordListener {
   readonly #channels = new ChannelIndex();
   /** Paths of base cards by worker: a source names a worker and no path. */
   readonly #pathsOfWorker = new Map<bigint, Set<string>>();
+  readonly #sources = new Map<string, EventSourceRecord>();
+  readonly #faults = new Map<string, string>();
   readonly #dirty = new Set<string>();
   #names: ModelNames | undefined;
   #isScheduled = false;
@@ -61,7 +73,7 @@ export class WorkerSets implements RecordListener {
         this.#touchPath(pathOf(record));
         break;
       case "Model":
-        this.#putModel(record);
+        this.#putModel(key, record);
         break;
       case "EventChannel": {
         const before = this.#channels.put(key, record);
@@ -70,6 +82,8 @@ export class WorkerSets implements RecordListener {
         break;
       }
       case "EventSource":
+        this.#removeSource(key);
+        this.#sources.set(key, record);
         this.#registry.putSource(record);
         this.#touchWorker(record.workerId);
         break;
@@ -86,6 +100,7 @@ export class WorkerSets implements RecordListener {
         this.#touchPath(pathOf(record));
         break;
       case "Model":
+        this.#faults.delete(key);
         this.#removeModel(record);
         break;
       case "EventChannel": {
@@ -94,12 +109,21 @@ export class WorkerSets implements RecordListener {
         break;
       }
       case "EventSource":
-        this.#registry.removeSource(record);
-        this.#touchWorker(record.workerId);
+        this.#removeSource(key);
         break;
       default:
         record satisfies never;
     }
+  }
+
+  unreadable(key: string, reason: string | undefined): void {
+    if (reason === undefined) this.#faults.delete(key);
+    else if (this.#faults.size < maxFaults) this.#faults.set(key, reason);
+  }
+
+  /** What is registered and cannot be used, by key: records that cannot be read and cards that are refused. */
+  get faults(): ReadonlyMap<string, string> {
+    return this.#faults;
   }
 
   /** Where a model, alias or adapter of this name is served now. */
@@ -140,9 +164,11 @@ export class WorkerSets implements RecordListener {
     return matchesNamespace(this.#options.filter, namespace);
   }
 
-  #putModel(record: ModelRecord): void {
+  #putModel(key: string, record: ModelRecord): void {
     const path = pathOf(record);
-    if (this.#registry.putCard(path, record) !== "accepted") return;
+    const verdict = this.#registry.putCard(path, record);
+    this.unreadable(key, verdict.kind === "rejected" ? verdict.reason : undefined);
+    if (verdict.kind !== "accepted") return;
     if (record.modelSuffix === undefined) {
       const { group } = this.#groupFor(record);
       if (group.put(path, record)) this.#reportMix(record);
@@ -165,6 +191,14 @@ export class WorkerSets implements RecordListener {
     const paths = this.#pathsOfWorker.get(record.instanceId);
     paths?.delete(path);
     if (paths?.size === 0) this.#pathsOfWorker.delete(record.instanceId);
+  }
+
+  #removeSource(key: string): void {
+    const source = this.#sources.get(key);
+    if (source === undefined) return;
+    this.#sources.delete(key);
+    this.#registry.removeSource(source);
+    this.#touchWorker(source.workerId);
   }
 
   #reportMix(record: ModelRecord): void {

@@ -295,7 +295,9 @@ describe("worker sets", () => {
     world.put(model(1, { fingerprint: "changed", kvCacheBlockSize: 32 }));
     world.put(model(1, { runtime: { ...baseCard.runtime, totalKvBlocks: 7 } }));
     expect(world.told()).toEqual([]);
+    expect([...world.sets.faults.keys()]).toEqual([keyOf(model(1))]);
     world.put(model(1, { runtime: { ...baseCard.runtime, taints: ["spot"] } }));
+    expect(world.sets.faults.size).toBe(0);
     expect(world.told()).toEqual(["~1 aggregated ns/m"]);
     expect(world.sets.sets[0]?.workers.get(1n)?.card.runtime.taints).toEqual(["spot"]);
     // The removal names the card that was refused; the one that was accepted goes.
@@ -344,9 +346,13 @@ describe("worker sets", () => {
     expect(world.sets.lookup("m-lora")).toEqual({ kind: "unknown" });
   });
 
-  it("refuses a card whose key and content disagree about being an adapter's", () => {
-    const world = new World().put(instance(1), { ...model(1), modelSuffix: "x" });
+  it("refuses a card whose key and content disagree about being an adapter's, and shows why while it is there", () => {
+    const odd = { ...model(1), modelSuffix: "x" };
+    const world = new World().put(instance(1), odd);
     expect(world.state()).toEqual([]);
+    expect([...world.sets.faults]).toEqual([[keyOf(odd), "the card and its key disagree about being an adapter's"]]);
+    world.remove(odd);
+    expect(world.sets.faults.size).toBe(0);
   });
 
   it("knows the publishers of each worker by rank, the latest for a rank", () => {
@@ -365,6 +371,12 @@ describe("worker sets", () => {
     expect(ranks().toSorted()).toEqual(["0:12", "1:11"]);
     world.remove(source(1, 12), source(1, 10), source(1, 11, 1));
     expect(ranks()).toEqual([]);
+  });
+
+  it("moves a publisher whose record is replaced by one of another worker", () => {
+    const world = new World().worker(1).worker(2).put(source(1, 10)).put(source(2, 10));
+    const [set] = world.sets.sets;
+    expect([set?.workers.get(1n)?.sources.size, set?.workers.get(2n)?.sources.size]).toEqual([0, 1]);
   });
 
   it("hands on channels and finds them by exact scope", () => {
