@@ -6,7 +6,8 @@
  *
  * A sequence hash stands for the whole prefix before it, so a block that a rank has implies the ones before, and the number of a rank's requests
  * that share a block never grows along a chain. 16 bytes and 4 a 32 ranks for each distinct block, 4 for each block of each booking.
- * Memory follows the peak of what ran at once; it is given back when nothing runs.
+ * Nodes lie in chunks that never move, and 256 bucket tables grow on their own: no call rebuilds more than 1/256 of anything, but the one that
+ * first needs a wider mask. Memory follows the peak of what ran at once; it is given back when nothing runs.
  */
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
 import { type AddressSecrets, addressOf } from "../../data/prefix-index/block-address.ts";
@@ -20,7 +21,11 @@ const CHAIN = 2;
 const HOLDERS = 3;
 const stride = 4;
 
-const initialNodes = 256;
+const chunkBits = 10;
+const chunkNodes = 1 << chunkBits;
+const chunkMask = chunkNodes - 1;
+const shardCount = 256;
+const minShardBits = 2;
 /** Ranks of one stage. */
 export const maxSlots = 1 << 16;
 
@@ -29,12 +34,14 @@ export class ActiveBlocks {
   readonly #shares = new ShareCounts();
   /** Weight of a rank's block where it is not 1: node × 2^16 + slot → fraction. Empty unless output is tracked with a known length. */
   readonly #fractions = new Map<number, number>();
-  #nodes = new Int32Array(initialNodes * stride);
-  #masks = new Int32Array(initialNodes);
+  /** Words of nodes, and their masks, by chunk. */
+  #nodes: Int32Array[] = [];
+  #masks: Int32Array[] = [];
   #words = 1;
-  #buckets = new Int32Array(initialNodes);
-  #bucketBits = 8;
-  #capacity = initialNodes;
+  /** First node of each bucket, by shard. */
+  #buckets = emptyShards();
+  readonly #bits = new Uint8Array(shardCount).fill(minShardBits);
+  readonly #counts = new Uint32Array(shardCount);
   #used = 1;
   #free = 0;
   #blocks = 0;
@@ -50,7 +57,8 @@ export class ActiveBlocks {
   }
 
   get sizeBytes(): number {
-    return this.#nodes.byteLength + this.#masks.byteLength + this.#buckets.byteLength + this.#shares.sizeBytes;
+    const bytes = (arrays: readonly Int32Array[]): number => arrays.reduce((sum, array) => sum + array.byteLength, 0);
+    return bytes(this.#nodes) + bytes(this.#masks) + bytes(this.#buckets) + this.#shares.sizeBytes;
   }
 
   /** Makes room for rank slots below `count`. */
@@ -59,12 +67,13 @@ export class ActiveBlocks {
     let words = this.#words;
     while (words * 32 < count) words *= 2;
     if (words === this.#words) return;
-    const masks = new Int32Array(this.#capacity * words);
-    for (let node = 1; node < this.#used; node++) {
-      for (let word = 0; word < this.#words; word++)
-        masks[node * words + word] = this.#masks[node * this.#words + word]!;
-    }
-    this.#masks = masks;
+    this.#masks = this.#masks.map((narrow) => {
+      const wide = new Int32Array(chunkNodes * words);
+      for (let node = 0; node < chunkNodes; node++) {
+        for (let word = 0; word < this.#words; word++) wide[node * words + word] = narrow[node * this.#words + word]!;
+      }
+      return wide;
+    });
     this.#words = words;
     this.#alive = new Int32Array(words);
   }
@@ -81,12 +90,13 @@ export class ActiveBlocks {
       let node = this.#find(address, low, high);
       if (node === 0) node = this.#insert(address, low, high);
       nodes[block] = node;
-      const at = node * this.#words + word;
-      if ((this.#masks[at]! & bit) !== 0) {
+      const masks = this.#masks[node >>> chunkBits]!;
+      const at = (node & chunkMask) * this.#words + word;
+      if ((masks[at]! & bit) !== 0) {
         this.#shares.increment(node, slot);
       } else {
-        this.#masks[at]! |= bit;
-        this.#nodes[node * stride + HOLDERS]!++;
+        masks[at]! |= bit;
+        this.#nodes[node >>> chunkBits]![(node & chunkMask) * stride + HOLDERS]!++;
         added++;
       }
     }
@@ -102,10 +112,10 @@ export class ActiveBlocks {
       const node = nodes[block]!;
       if (this.#shares.decrement(node, slot)) continue;
       weight += this.#takeFraction(node, slot);
-      this.#masks[node * this.#words + word]! &= ~bit;
-      if (--this.#nodes[node * stride + HOLDERS]! === 0) this.#remove(node);
+      this.#masks[node >>> chunkBits]![(node & chunkMask) * this.#words + word]! &= ~bit;
+      if (--this.#nodes[node >>> chunkBits]![(node & chunkMask) * stride + HOLDERS]! === 0) this.#remove(node);
     }
-    if (this.#blocks === 0 && this.#capacity > initialNodes) this.#reset();
+    if (this.#blocks === 0 && this.#nodes.length > 1) this.#reset();
     return weight;
   }
 
@@ -135,8 +145,8 @@ export class ActiveBlocks {
         if (block > 0) this.#settle(depths, block);
         return;
       }
-      const masks = this.#masks;
-      const at = node * words;
+      const masks = this.#masks[node >>> chunkBits]!;
+      const at = (node & chunkMask) * words;
       if (block === 0) {
         for (let word = 0; word < words; word++) alive[word] = masks[at + word]!;
         continue;
@@ -179,10 +189,11 @@ export class ActiveBlocks {
   }
 
   #find(address: number, low: number, high: number): number {
-    const nodes = this.#nodes;
-    let node = this.#buckets[address >>> (32 - this.#bucketBits)]!;
+    const shard = address & (shardCount - 1);
+    let node = this.#buckets[shard]![address >>> (32 - this.#bits[shard]!)]!;
     while (node !== 0) {
-      const at = node * stride;
+      const nodes = this.#nodes[node >>> chunkBits]!;
+      const at = (node & chunkMask) * stride;
       if (nodes[at + LOW] === low && nodes[at + HIGH] === high) return node;
       node = nodes[at + CHAIN]!;
     }
@@ -190,68 +201,92 @@ export class ActiveBlocks {
   }
 
   #insert(address: number, low: number, high: number): number {
-    let node = this.#free;
-    if (node !== 0) {
-      this.#free = this.#nodes[node * stride + CHAIN]!;
-    } else {
-      if (this.#used === this.#capacity) this.#grow();
-      node = this.#used++;
-    }
-    const bucket = address >>> (32 - this.#bucketBits);
-    const at = node * stride;
-    this.#nodes[at + LOW] = low;
-    this.#nodes[at + HIGH] = high;
-    this.#nodes[at + CHAIN] = this.#buckets[bucket]!;
-    this.#nodes[at + HOLDERS] = 0;
-    this.#buckets[bucket] = node;
+    const shard = address & (shardCount - 1);
+    if (this.#counts[shard]! >= this.#buckets[shard]!.length) this.#grow(shard);
+    const node = this.#allocate();
+    const nodes = this.#nodes[node >>> chunkBits]!;
+    const at = (node & chunkMask) * stride;
+    const buckets = this.#buckets[shard]!;
+    const bucket = address >>> (32 - this.#bits[shard]!);
+    nodes[at + LOW] = low;
+    nodes[at + HIGH] = high;
+    nodes[at + CHAIN] = buckets[bucket]!;
+    nodes[at + HOLDERS] = 0;
+    buckets[bucket] = node;
+    this.#counts[shard]!++;
     this.#blocks++;
     return node;
   }
 
+  #allocate(): number {
+    const node = this.#free;
+    if (node !== 0) {
+      this.#free = this.#nodes[node >>> chunkBits]![(node & chunkMask) * stride + CHAIN]!;
+      return node;
+    }
+    if (this.#used >>> chunkBits === this.#nodes.length) {
+      this.#nodes.push(new Int32Array(chunkNodes * stride));
+      this.#masks.push(new Int32Array(chunkNodes * this.#words));
+    }
+    return this.#used++;
+  }
+
   /** The node's mask is all zero by now. */
   #remove(node: number): void {
-    const nodes = this.#nodes;
-    const at = node * stride;
-    const bucket = addressOf(this.#secrets, nodes[at + LOW]!, nodes[at + HIGH]!) >>> (32 - this.#bucketBits);
-    if (this.#buckets[bucket] === node) {
-      this.#buckets[bucket] = nodes[at + CHAIN]!;
+    const nodes = this.#nodes[node >>> chunkBits]!;
+    const at = (node & chunkMask) * stride;
+    const address = addressOf(this.#secrets, nodes[at + LOW]!, nodes[at + HIGH]!);
+    const shard = address & (shardCount - 1);
+    const buckets = this.#buckets[shard]!;
+    const bucket = address >>> (32 - this.#bits[shard]!);
+    if (buckets[bucket] === node) {
+      buckets[bucket] = nodes[at + CHAIN]!;
     } else {
-      let before = this.#buckets[bucket]! * stride;
-      while (nodes[before + CHAIN] !== node) before = nodes[before + CHAIN]! * stride;
-      nodes[before + CHAIN] = nodes[at + CHAIN]!;
+      let before = buckets[bucket]!;
+      while (this.#chainOf(before) !== node) before = this.#chainOf(before);
+      this.#nodes[before >>> chunkBits]![(before & chunkMask) * stride + CHAIN] = nodes[at + CHAIN]!;
     }
     nodes[at + CHAIN] = this.#free;
     this.#free = node;
+    this.#counts[shard]!--;
     this.#blocks--;
   }
 
-  #grow(): void {
-    const capacity = this.#capacity * 2;
-    const nodes = new Int32Array(capacity * stride);
-    nodes.set(this.#nodes);
-    const masks = new Int32Array(capacity * this.#words);
-    masks.set(this.#masks);
-    this.#nodes = nodes;
-    this.#masks = masks;
-    this.#capacity = capacity;
-    this.#bucketBits++;
-    this.#buckets = new Int32Array(capacity);
-    // Grows only when the free list is empty: every node below `used` is in use.
-    for (let node = 1; node < this.#used; node++) {
-      const at = node * stride;
-      const bucket = addressOf(this.#secrets, nodes[at + LOW]!, nodes[at + HIGH]!) >>> (32 - this.#bucketBits);
-      nodes[at + CHAIN] = this.#buckets[bucket]!;
-      this.#buckets[bucket] = node;
+  #chainOf(node: number): number {
+    return this.#nodes[node >>> chunkBits]![(node & chunkMask) * stride + CHAIN]!;
+  }
+
+  #grow(shard: number): void {
+    const old = this.#buckets[shard]!;
+    const bits = this.#bits[shard]! + 1;
+    const buckets = new Int32Array(1 << bits);
+    for (let bucket = 0; bucket < old.length; bucket++) {
+      let node = old[bucket]!;
+      while (node !== 0) {
+        const nodes = this.#nodes[node >>> chunkBits]!;
+        const at = (node & chunkMask) * stride;
+        const next = nodes[at + CHAIN]!;
+        const to = addressOf(this.#secrets, nodes[at + LOW]!, nodes[at + HIGH]!) >>> (32 - bits);
+        nodes[at + CHAIN] = buckets[to]!;
+        buckets[to] = node;
+        node = next;
+      }
     }
+    this.#buckets[shard] = buckets;
+    this.#bits[shard] = bits;
   }
 
   #reset(): void {
-    this.#nodes = new Int32Array(initialNodes * stride);
-    this.#masks = new Int32Array(initialNodes * this.#words);
-    this.#buckets = new Int32Array(initialNodes);
-    this.#bucketBits = 8;
-    this.#capacity = initialNodes;
+    this.#nodes = [];
+    this.#masks = [];
+    this.#buckets = emptyShards();
+    this.#bits.fill(minShardBits);
+    this.#counts.fill(0);
     this.#used = 1;
     this.#free = 0;
   }
+}
+
+function emptyShards(): Int32Array[] {
+  return Array.from({ length: shardCount }, () => new Int32Array(1 << minShardBits));
 }
