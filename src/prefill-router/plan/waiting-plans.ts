@@ -3,7 +3,7 @@
  * room appears, and at a slow beat for what nobody tells of.
  */
 import type { PlanOutcome, PlanRefusal, PlanRequest } from "../contracts.ts";
-import { hasQueue, type PolicyClass } from "../policy/policy-class.ts";
+import { hasQueue, neverQueues, type PolicyClass } from "../policy/policy-class.ts";
 import { PolicyQueue, type QueueRejection } from "../queue/policy-queue.ts";
 import { QueueEntry } from "../queue/queue-entry.ts";
 import type { StageRequest } from "../stage.ts";
@@ -77,6 +77,8 @@ export class WaitingPlans {
     const isBehindOthers = this.#queue.sizeOf(classIndex) > 0;
     const waiting: Waiting = { request, done, sinceMs: nowMs, gates };
     if (!hasQueue(policyClass) || (!isBehindOthers && this.#isReady(policyClass, waiting))) {
+      // A class that never holds anybody has no part in the ring.
+      if (!neverQueues(policyClass)) this.#queue.passed(classIndex);
       done(this.#options.admit(request, policyClass.name, 0));
       return undefined;
     }

@@ -30,6 +30,11 @@ export function hasQueue(policyClass: PolicyClass): boolean {
   return policyClass.busyTokens !== undefined || policyClass.busyFraction !== undefined;
 }
 
+/** A limit of zero refuses whatever would wait. */
+export function neverQueues(policyClass: PolicyClass): boolean {
+  return policyClass.requestLimit === 0 || policyClass.rawTokenLimit === 0 || policyClass.cachedTokenLimit === 0;
+}
+
 /** The profile of a router without a policy file: one class; it queues only where there is a threshold (a fraction, as `busyFraction`). */
 export function syntheticProfile(threshold: number | undefined, queuePolicy: QueuePolicy): PolicyProfile {
   const only: PolicyClass = {

@@ -77,6 +77,12 @@ export class PolicyQueue<T> {
     return entry;
   }
 
+  /** A request of the class went without waiting: the ring moves on as if it had been taken from an empty class. */
+  passed(classIndex: number): void {
+    this.#cursor = (classIndex + 1) % this.#classes.length;
+    this.#carried = undefined;
+  }
+
   /** False when it waits no more. */
   remove(entry: QueueEntry<T>): boolean {
     if (!this.#queue(entry.classIndex).remove(entry)) return false;
