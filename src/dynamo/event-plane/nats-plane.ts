@@ -3,6 +3,8 @@
  * at start or later; the connection is sought for ever, and its return is told, since nothing that was said meanwhile is repeated.
  */
 import { readFile } from "node:fs/promises";
+import { isIP } from "node:net";
+import { checkServerIdentity, type PeerCertificate } from "node:tls";
 import {
   type ConnectionOptions,
   connect,
@@ -262,8 +264,30 @@ async function connectionOptions(settings: NatsSettings): Promise<NodeConnection
     ...(certFile === undefined ? {} : { certFile }),
     ...(keyFile === undefined ? {} : { keyFile }),
     ...(settings.insecure ? { rejectUnauthorized: false } : {}),
+    checkServerIdentity: identityCheck(settings.servers),
   };
   return { ...options, tls };
+}
+
+/**
+ * The library names no host to TLS when a server is given by its address; Node then checks for "localhost". Such a certificate must stand for
+ * one of the addresses configured.
+ */
+function identityCheck(servers: readonly string[]): (name: string, certificate: PeerCertificate) => Error | undefined {
+  const addresses = servers.map(hostOf).filter((host) => isIP(host) !== 0);
+  return (name, certificate) => {
+    const error = checkServerIdentity(name, certificate);
+    if (error === undefined || name !== "localhost") return error;
+    return addresses.some((address) => checkServerIdentity(address, certificate) === undefined) ? undefined : error;
+  };
+}
+
+function hostOf(server: string): string {
+  try {
+    return new URL(server.includes("://") ? server : `nats://${server}`).hostname.replace(/^\[|\]$/g, "");
+  } catch {
+    return "";
+  }
 }
 
 /** Waits for what may take for ever, no longer than this; its timer does not outlive it. */

@@ -2,7 +2,7 @@
 export async function until(condition: () => boolean | Promise<boolean>, deadlineMs = 5000): Promise<void> {
   const end = performance.now() + deadlineMs;
   while (!(await condition())) {
-    if (performance.now() > end) throw new Error(`not within ${deadlineMs} ms: ${condition}`);
+    if (performance.now() > end) throw new Error(`not within ${deadlineMs} ms: ${String(condition)}`);
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }

@@ -82,7 +82,9 @@ export class PlainKvIndex implements IngestIndex {
 
   /** The holder's blocks as sorted text, engine hashes left out: what two indices must agree on. */
   pathsOf(holder: Holder): string[] {
-    return [...this.#blocksOf(holder).values()].map(({ path, tiers }) => `${path} ${[...tiers].sort()}`).sort();
+    return [...this.#blocksOf(holder).values()]
+      .map(({ path, tiers }) => `${path} ${[...tiers].sort((one, other) => one - other).join(",")}`)
+      .sort();
   }
 
   #blocksOf(holder: Holder): Map<string, HeldBlock> {
