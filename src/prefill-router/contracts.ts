@@ -176,7 +176,7 @@ export interface PendingPlan {
 export interface PrefillRouter {
   /**
    * Chooses and books both legs in one step, or neither. `done` is called exactly once, before `plan` returns unless the request waits in
-   * a queue.
+   * a queue. Where `done` throws, what was booked is freed.
    */
   plan(request: PlanRequest, done: (outcome: PlanOutcome) => void): PendingPlan;
   upsertWorker(worker: RouterWorker): void;
@@ -186,6 +186,8 @@ export interface PrefillRouter {
   suspectWorker(workerId: bigint, forMs: number): void;
   /** The index's number for a rank's blocks; may come before its worker. Undefined: it has none any more. */
   setHolder(rank: WorkerRank, holder: number | undefined): void;
+  /** Loads changed that the router does not know of, e.g. another replica's request ended: who waits is looked at again. */
+  capacityChanged(): void;
   /** Chooses as `plan` would now, waits for nothing and books nothing. */
   preview(request: PlanRequest): PlanPreview;
   /** For /debug and the service's dump; built anew at each call. */

@@ -127,6 +127,10 @@ class PlanningRouter implements PrefillRouter {
     if (!this.#isClosed) this.#roster.setHolder(rank, holder);
   }
 
+  capacityChanged(): void {
+    this.#waiting.drain();
+  }
+
   snapshot(): RouterSnapshot {
     const { prefill, decode, now } = this.#options;
     return {

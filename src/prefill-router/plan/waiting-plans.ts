@@ -64,7 +64,7 @@ export class WaitingPlans {
     const { profile, maxQueuedPlans } = this.#options.router.config;
     // Without workers every limit is 0, and the refusal would hide the reason.
     if (!this.#hasQueues || this.#options.chooser.unready() !== undefined) {
-      done(this.#options.admit(request, this.#classNameOf(request), 0));
+      answer(done, this.#options.admit(request, this.#classNameOf(request), 0));
       return undefined;
     }
     const nowMs = this.#options.router.now();
@@ -79,7 +79,7 @@ export class WaitingPlans {
     if (!hasQueue(policyClass) || (!isBehindOthers && this.#isReady(policyClass, waiting))) {
       // A class that never holds anybody has no part in the ring.
       if (!neverQueues(policyClass)) this.#queue.passed(classIndex);
-      done(this.#options.admit(request, policyClass.name, 0));
+      answer(done, this.#options.admit(request, policyClass.name, 0));
       return undefined;
     }
     const mayWait = request.doNotQueue !== true;
@@ -95,8 +95,9 @@ export class WaitingPlans {
       classIndex,
       weight: { rawTokens: request.isl, cachedTokens },
       arrivalSeconds: (nowMs - this.#startedMs) / 1000,
-      priorityJump: request.priorityJump ?? 0,
-      strictPriority: request.strictPriority ?? 0,
+      // Not a number would leave the order without an order.
+      priorityJump: request.priorityJump || 0,
+      strictPriority: request.strictPriority || 0,
       lane: laneOf(gates),
     };
     const entry = full ?? this.#queue.push(arrival, waiting, this.#workerCount());
@@ -155,9 +156,8 @@ export class WaitingPlans {
   /** One caller's exception must not hold up the others. */
   #answer(waiting: Waiting, outcome: PlanOutcome): void {
     try {
-      waiting.done(outcome);
+      answer(waiting.done, outcome);
     } catch (error) {
-      if (outcome.kind === "planned") outcome.plan.booking.free();
       this.#options.router.log.error(
         { err: error, request: waiting.request.requestId },
         "a planned request's owner failed",
@@ -265,6 +265,16 @@ export class WaitingPlans {
       this.#cancelRecheck = undefined;
       this.drain();
     });
+  }
+}
+
+function answer(done: (outcome: PlanOutcome) => void, outcome: PlanOutcome): void {
+  try {
+    done(outcome);
+  } catch (error) {
+    // Nobody else is left to end it.
+    if (outcome.kind === "planned") outcome.plan.booking.free();
+    throw error;
   }
 }
 

@@ -119,6 +119,15 @@ describe("a plan", () => {
     expect([openOf(prefill), openOf(decode)]).toEqual([0, 0]);
   });
 
+  it("is freed when its owner fails on being answered", () => {
+    const { router, prefill, decode } = harness({ workers: disaggregated });
+    const fail = () => {
+      throw new Error("owner");
+    };
+    expect(() => router.plan(request(64), fail)).toThrow("owner");
+    expect([openOf(prefill), openOf(decode), router.snapshot().bookings]).toEqual([0, 0, 0]);
+  });
+
   it("is answered before plan returns, once, without a queue", () => {
     const { plan } = harness({ workers: aggregated });
     const made = plan(request(64));

@@ -55,6 +55,24 @@ describe("waiting", () => {
     expect(waiting.outcome?.kind).toBe("planned");
   });
 
+  it("is looked at again when told that loads changed", () => {
+    const { plan, decode, router } = filled();
+    const waiting = plan(request(64));
+    decode.removeWorker(1n);
+    decode.upsertWorker(worker(1, "aggregated"));
+    router.capacityChanged();
+    expect(waiting.outcome?.kind).toBe("planned");
+  });
+
+  it("keeps an order where a priority is no number", () => {
+    const { plan, busy } = filled();
+    const odd = plan(request(big, { priorityJump: Number.NaN, strictPriority: Number.NaN }));
+    const rest = Array.from({ length: 5 }, () => plan(request(big)));
+    busy.booking.free();
+    planned(odd.outcome).booking.free();
+    for (const each of rest) planned(each.outcome).booking.free();
+  });
+
   it("keeps a timer only while something waits", () => {
     const { plan, busy, timers } = filled();
     const idle = timers.size;
