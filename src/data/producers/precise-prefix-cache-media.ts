@@ -13,7 +13,11 @@ export function mediaByBlock(
   for (const { hash, firstToken, tokens: length } of spans) {
     const first = Math.floor(firstToken / blockSize);
     const last = Math.min(blocks - 1, Math.floor((firstToken + length - 1) / blockSize));
-    for (let block = first; block <= last; block++) (byBlock[block] ??= []).push(hash);
+    for (let block = first; block <= last; block++) {
+      const objects = byBlock[block];
+      if (objects === undefined) byBlock[block] = [hash];
+      else objects.push(hash);
+    }
   }
   return byBlock;
 }

@@ -88,6 +88,6 @@ function createState(context: PluginContext, settings: PreciseSettings): Precise
 }
 
 /** Whatever decides what is heard and how it is kept. */
-function keyOf(name: string, { speculativeTtlMs, hostWeight, diskWeight, ...listening }: PreciseSettings): string {
-  return JSON.stringify([name, listening]);
+function keyOf(name: string, settings: PreciseSettings): string {
+  return JSON.stringify([name, { ...settings, speculativeTtlMs: 0, hostWeight: 0, diskWeight: 0 }]);
 }

@@ -8,7 +8,7 @@ import type { InferenceRequest } from "../../request/inference-request.ts";
 import type { ApiName } from "../../request/parsed-body.ts";
 import { outgoingBody, outgoingBodyLength } from "../../request/splice.ts";
 import type { PromptTokens } from "../attributes.ts";
-import type { TokenBackend } from "./token-backend.ts";
+import { type TokenBackend, TokenizeError } from "./token-backend.ts";
 import { tokensOfAnswer } from "./token-render-answer.ts";
 
 export interface EngineBackendOptions {
@@ -25,16 +25,6 @@ export interface EngineBackendOptions {
     readonly key: string | undefined;
   };
   readonly now: () => number;
-}
-
-export type TokenizeFault = "BUSY" | "STATUS" | "TOO_LARGE" | "TIMEOUT" | "BROKEN" | "UNREADABLE" | "CLOSED";
-
-export class TokenizeError extends Error {
-  readonly code: TokenizeFault;
-  constructor(code: TokenizeFault, message: string, cause?: unknown) {
-    super(message, { cause });
-    this.code = code;
-  }
 }
 
 const maxUnderWay = 256;

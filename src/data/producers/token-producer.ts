@@ -11,6 +11,7 @@ import type { DataProducer } from "../producer.ts";
 import { bytesPerToken, promptSizeBytes } from "./prompt-chains.ts";
 import type { TokenBackend } from "./token-backend.ts";
 import { EngineTokenBackend } from "./token-engine-backend.ts";
+import { createLocalBackend } from "./token-local-backend.ts";
 import {
   defaultRenderUrl,
   type TokenProducerParameters,
@@ -52,25 +53,33 @@ export class TokenProducer implements DataProducer, Closable {
   }
 
   #ask(backend: TokenBackend, request: InferenceRequest): Promise<void> | undefined {
-    const asked = backend.tokens(request);
-    if (asked === undefined) return undefined;
-    return asked.then(
-      (tokens) => {
-        if (tokens !== undefined) publish(request, tokens);
-      },
-      (error: unknown) => {
-        this.failures += 1;
-        const context = this.#context;
-        const fields = { plugin: context?.name, requestId: request.id, error: String(error) };
-        if (this.failures === 1)
-          context?.log.warn(fields, "a prompt could not be tokenized; requests go on without exact tokens");
-        else context?.log.debug(fields, "a prompt could not be tokenized");
-      },
-    );
+    try {
+      const tokens = backend.tokens(request);
+      if (tokens !== undefined && "then" in tokens) {
+        return tokens.then(
+          (later) => publish(request, later),
+          (error: unknown) => this.#failed(request, error),
+        );
+      }
+      publish(request, tokens);
+    } catch (error) {
+      this.#failed(request, error);
+    }
+    return undefined;
+  }
+
+  #failed(request: InferenceRequest, error: unknown): void {
+    this.failures += 1;
+    const context = this.#context;
+    const fields = { plugin: context?.name, requestId: request.id, error: String(error) };
+    if (this.failures === 1) {
+      context?.log.warn(fields, "a prompt could not be tokenized; requests go on without exact tokens");
+    } else context?.log.debug(fields, "a prompt could not be tokenized");
   }
 }
 
-function publish(request: InferenceRequest, tokens: PromptTokens): void {
+function publish(request: InferenceRequest, tokens: PromptTokens | undefined): void {
+  if (tokens === undefined) return;
   request.setAttribute(promptTokensKey, tokens);
   let sum = 0;
   for (const ids of tokens.ids) sum += ids.length;
@@ -83,7 +92,16 @@ const defaultTimeoutMs = 5000;
 const defaultMediaTimeoutMs = 30_000;
 
 function createBackend(parameters: TokenProducerParameters, context: PluginContext): TokenBackend | undefined {
-  const { vllm, modelName } = parameters;
+  const { vllm, modelName, modelPath } = parameters;
+  if (modelPath !== undefined) {
+    const { log } = context;
+    return createLocalBackend({
+      folder: modelPath,
+      modelName: modelName ?? modelPath,
+      timeoutMs: defaultTimeoutMs,
+      log,
+    });
+  }
   if (vllm === undefined && modelName === undefined) return undefined;
   const { url, timeout, mmTimeout, caCertPath, clientCertPath, clientKeyPath, insecureSkipVerify } = vllm ?? {};
   return new EngineTokenBackend({

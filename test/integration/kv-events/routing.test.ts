@@ -166,7 +166,7 @@ async function toHolderOnly(picker: Child<EppPorts>, content: string, holder: Ru
 describe.each([
   {
     wiring: "each worker's own port",
-    async start() {
+    start: async () => {
       const bound = { kvEventsEndpoint: "tcp://127.0.0.1:0", kvReplayEndpoint: "tcp://127.0.0.1:0" };
       const workers = [await startEngine(bound), await startEngine(bound), await startEngine(bound)];
       return { workers, picker: await startPicker(workers, { podDiscoveryConfig: { socketPort: 1 } }) };
@@ -174,7 +174,7 @@ describe.each([
   },
   {
     wiring: "one endpoint of the picker",
-    async start() {
+    start: async () => {
       const zmqEndpoint = `tcp://127.0.0.1:${await freePort()}`;
       const connects = { kvEventsEndpoint: zmqEndpoint };
       const workers = [await startEngine(connects), await startEngine(connects), await startEngine(connects)];

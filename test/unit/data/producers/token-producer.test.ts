@@ -6,7 +6,7 @@ import { requestOf, textRequest } from "./pool.ts";
 describe("token-producer", () => {
   it("estimates four bytes of prompt text a token, over all prompts and none of the rest of the body", () => {
     const request = textRequest(["x".repeat(41), "y".repeat(20)]);
-    new TokenProducer().produce(request);
+    void new TokenProducer().produce(request);
     expect(request.promptTokens).toBe(16);
     expect(request.attribute(promptTokensKey)).toBeUndefined();
   });
@@ -14,14 +14,14 @@ describe("token-producer", () => {
   it("counts token ids exactly and publishes them", () => {
     const ids = [Uint32Array.of(1, 2, 3), Uint32Array.of(4)];
     const request = requestOf({ kind: "tokens", chains: ids }, { body: Buffer.alloc(400) });
-    new TokenProducer().produce(request);
+    void new TokenProducer().produce(request);
     expect(request.promptTokens).toBe(4);
     expect(request.attribute(promptTokensKey)).toEqual({ ids, exact: true });
   });
 
   it("leaves the guess from the body's length where no prompt can be read", () => {
     const request = requestOf({ kind: "opaque" }, { body: Buffer.alloc(400) });
-    new TokenProducer().produce(request);
+    void new TokenProducer().produce(request);
     expect(request.promptTokens).toBe(100);
   });
 
