@@ -9,7 +9,7 @@ export function mediaByBlock(
 ): readonly (readonly bigint[] | undefined)[] | undefined {
   if (spans === undefined || spans.length === 0) return undefined;
   const blocks = Math.floor(tokens / blockSize);
-  const byBlock: (bigint[] | undefined)[] = new Array<bigint[] | undefined>(blocks).fill(undefined);
+  const byBlock: (bigint[] | undefined)[] = Array.from({ length: blocks });
   for (const { hash, firstToken, tokens: length } of spans) {
     const first = Math.floor(firstToken / blockSize);
     const last = Math.min(blocks - 1, Math.floor((firstToken + length - 1) / blockSize));

@@ -71,26 +71,41 @@ function matched(producer: PrecisePrefixCacheProducer, request: InferenceRequest
 
 const sequences = new Map<string, bigint>();
 
-/** What the endpoint's engine says, until the producer has heard it. */
-async function say(producer: PrecisePrefixCacheProducer, endpoint: Endpoint, ...events: unknown[]): Promise<void> {
-  if (publisher.lastEndpoint === null) publisher.connect(producer.boundEndpoint ?? "");
-  const before = heard(producer);
-  const payload = encode([1.5, events, 0], { useBigInt64: true });
+async function publish(endpoint: Endpoint, events: readonly unknown[]): Promise<void> {
+  const sequence = sequences.get(endpoint.hostPort) ?? 0n;
+  sequences.set(endpoint.hostPort, sequence + 1n);
+  const frame = Buffer.alloc(8);
+  frame.writeBigUInt64BE(sequence);
+  await publisher.send([`kv@${endpoint.hostPort}@m`, frame, encode([1.5, events, 0], { useBigInt64: true })]);
+}
+
+async function until(what: string, check: () => boolean, again: () => Promise<void> = async () => {}): Promise<void> {
   const deadline = performance.now() + 4000;
-  // A publisher that has not joined yet speaks to nobody: the same is said until it is heard.
-  while (heard(producer) === before) {
-    if (performance.now() > deadline) throw new Error("the events were not heard");
-    const sequence = sequences.get(endpoint.hostPort) ?? 0n;
-    sequences.set(endpoint.hostPort, sequence + 1n);
-    const frame = Buffer.alloc(8);
-    frame.writeBigUInt64BE(sequence);
-    await publisher.send([`kv@${endpoint.hostPort}@m`, frame, payload]);
-    await new Promise((resolve) => setTimeout(resolve, 5));
+  while (!check()) {
+    if (performance.now() > deadline) throw new Error(`not in time: ${what}`);
+    await again();
+    await new Promise((resolve) => setTimeout(resolve, 2));
   }
 }
 
-const heard = (producer: PrecisePrefixCacheProducer): number =>
-  (producer.dumpState() as { events: { batches: number } }).events.batches;
+/** What the endpoint's engine says; resolves when the producer has heard it. */
+async function say(producer: PrecisePrefixCacheProducer, endpoint: Endpoint, ...events: unknown[]): Promise<void> {
+  const counters = () => (producer.dumpState() as { events: Record<string, number> }).events;
+  if (publisher.lastEndpoint === null) {
+    publisher.connect(producer.boundEndpoint ?? "");
+    // A publisher that has not joined yet speaks to nobody.
+    await until(
+      "the publisher joins",
+      () => (counters()["batches"] ?? 0) > 0,
+      () => publish(endpoint, [["Ignored"]]),
+    );
+  }
+  const applied = (): number =>
+    (counters()["stored"] ?? 0) + (counters()["removed"] ?? 0) + (counters()["cleared"] ?? 0);
+  const before = applied();
+  await publish(endpoint, events);
+  await until("the events are applied", () => applied() > before);
+}
 
 const stored = (blocks: number, options: { from?: number; medium?: string; lora?: string; first?: number } = {}) => [
   "BlockStored",
