@@ -15,6 +15,7 @@ import { KvEventIngest } from "../indexer/kv-event-ingest.ts";
 import type { RecoveryQuery } from "../indexer/recovery-query.ts";
 import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
 import { createPrefillRouter } from "../plan/prefill-router.ts";
+import { hasQueue } from "../policy/policy-class.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
 import type { WorkerStage } from "../stage.ts";
 import { type ChannelLookup, EventFeeds } from "./event-feeds.ts";
@@ -68,7 +69,7 @@ export class SetRuntime {
         stage: name,
         blockSize: card.kvCacheBlockSize,
         busyThresholds: settings.busyThresholds,
-        needsBatchedTokens: settings.config.routerQueueThreshold !== undefined,
+        needsBatchedTokens: planConfig.profile.classes.some(hasQueue),
         random,
       });
     this.stages = { prefill: stage("prefill"), decode: stage("decode") };
@@ -152,6 +153,8 @@ export class SetRuntime {
     const before = this.#workers.get(worker.id);
     this.#workers.set(worker.id, worker);
     this.router.upsertWorker(routerWorkerOf(worker));
+    // The same process that was seen not to listen, whatever it registers.
+    if (this.suspects.excluded.includes(worker.id)) this.router.suspectWorker(worker.id, Number.POSITIVE_INFINITY);
     for (const [rank, source] of before?.sources ?? []) {
       if (worker.sources.get(rank)?.publisherId !== source.publisherId) this.ingest?.sourceGone(source);
     }
