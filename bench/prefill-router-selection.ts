@@ -1,4 +1,10 @@
-/** CPU time of choosing among 256 loaded Dynamo workers, and of the books of a request: the stage alone, in this process. */
+/**
+ * CPU time of choosing among 256 loaded Dynamo workers, and of the books of a request: the stage alone, in this process. With DYNAMO_PYTHON, an
+ * interpreter that has the wheels, Dynamo's own selection service beside it.
+ */
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { defaultRouterConfig, stageSettings } from "../src/prefill-router/config.ts";
 import type { RouterWorker } from "../src/prefill-router/contracts.ts";
 import { createWorkerStage } from "../src/prefill-router/stage/worker-stage.ts";
@@ -116,6 +122,17 @@ function measureOnce(seed: number): Run {
   };
 }
 
+/** Dynamo's service does more in a call: it hashes the prompt and asks its index, and is called through Python. */
+async function measureDynamo(): Promise<Run> {
+  const python = process.env["DYNAMO_PYTHON"];
+  if (python === undefined || python === "") return {};
+  const script = join(import.meta.dirname, "../test/dynamo/oracles/time_selection.py");
+  const shape = [workers, requestsPerWorker, promptBlocks, blockSize].map(String);
+  const { stdout } = await promisify(execFile)(python, ["-P", script, ...shape]);
+  const { prompt, bare } = JSON.parse(stdout) as { readonly prompt: number; readonly bare: number };
+  return { "dynamo-selection-256-cpu": prompt, "dynamo-selection-256-bare-cpu": bare };
+}
+
 export const prefillRouterSelection: Measurement = {
   name: "prefill-router-selection",
   what: `Choosing among ${workers} Dynamo workers, each with ${requestsPerWorker} requests, for a prompt of ${promptBlocks} blocks; and the books of one request.`,
@@ -124,11 +141,24 @@ export const prefillRouterSelection: Measurement = {
     { name: "selection-256-allowed-cpu", title: "… with a set of allowed ids", unit: "µs", digits: 1 },
     { name: "booking-cpu", title: "Booking, prefill complete and freeing", unit: "µs", digits: 1 },
     { name: "books-size", title: `Books of ${workers * requestsPerWorker} requests`, unit: "MiB", digits: 1 },
+    {
+      name: "dynamo-selection-256-cpu",
+      title: "Dynamo's service: hashing, index and selection",
+      unit: "µs",
+      digits: 0,
+    },
+    {
+      name: "dynamo-selection-256-bare-cpu",
+      title: "Dynamo's service: selection without a block",
+      unit: "µs",
+      digits: 0,
+    },
   ],
   isLatency: false,
-  measure: (context: Context) => repeat(context, (index) => Promise.resolve(measureOnce(index + 1))),
+  measure: (context: Context) =>
+    repeat(context, async (index) => ({ ...measureOnce(index + 1), ...(await measureDynamo()) })),
 };
 
 if (import.meta.main) {
-  for (let run = 1; run <= 3; run++) console.log(measureOnce(run));
+  for (let run = 1; run <= 3; run++) console.log({ ...measureOnce(run), ...(await measureDynamo()) });
 }

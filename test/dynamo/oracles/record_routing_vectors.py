@@ -1,6 +1,6 @@
 """Records what Dynamo's selection costs: for several settings and random states, what each rank had and the cost of the one chosen.
 
-usage: record_routing_vectors.py > test/fixtures/dynamo/routing-vectors.json
+usage: python -P record_routing_vectors.py > test/fixtures/dynamo/routing-vectors.json
 needs an interpreter with the wheels, which also runs selection.py"""
 
 import json
@@ -29,7 +29,7 @@ R = random.Random(20)
 def record(settings, block_size):
     environment = {**os.environ, **{f"DYN_ROUTER_{name}": value for name, value in settings.items()}}
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "selection.py")
-    oracle = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    oracle = subprocess.Popen([sys.executable, "-P", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def ask(command, **members):
         oracle.stdin.write(json.dumps({"command": command, **members}) + "\n")
