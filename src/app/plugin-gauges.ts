@@ -1,10 +1,15 @@
-/** Metrics that live in plugins: the approximate prefix index, and requests and tokens in flight. Read when a page is asked for. */
+/** Metrics that live in plugins: the prefix indexes, and requests and tokens in flight. Read when a page is asked for. */
 
 import type { Instance } from "../config/instantiate.ts";
 import type { EndpointName } from "../data/endpoint.ts";
 import { endpointName } from "../data/endpoint.ts";
 import { ApproxPrefixCacheProducer } from "../data/producers/approx-prefix-cache-producer.ts";
 import { InflightLoadProducer } from "../data/producers/inflight-load-producer.ts";
+import {
+  type PreciseMatchObserver,
+  PrecisePrefixCacheProducer,
+} from "../data/producers/precise-prefix-cache-producer.ts";
+import { PrecisePrefixCacheScorer } from "../data/producers/precise-prefix-cache-scorer.ts";
 import type { EndpointStoreView } from "../data/store-view.ts";
 import type { InferenceRequest } from "../request/inference-request.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
@@ -32,6 +37,12 @@ export function createPluginGauges({ metrics, store, pipeline, instances }: Plug
     for (const [name, { plugin, entry }] of instances()) {
       if (plugin instanceof ApproxPrefixCacheProducer) {
         families.prefixSize.series(name, entry.type).set(plugin.indexedBlocks);
+      }
+      const precise = preciseOf(plugin);
+      if (precise === undefined) continue;
+      families.prefixSize.series(name, entry.type).set(precise.indexedBlocks);
+      for (const [what, count] of Object.entries(precise.eventCounters)) {
+        families.kvEvents.series(name, entry.type, what).set(count);
       }
     }
     collectInflight();
@@ -65,6 +76,8 @@ export function createPluginGauges({ metrics, store, pipeline, instances }: Plug
   return {
     watchInstances() {
       for (const [name, { plugin, entry }] of instances()) {
+        const precise = preciseOf(plugin);
+        if (precise !== undefined) precise.matchObserver = observerOf(families, name, entry.type);
         if (!(plugin instanceof ApproxPrefixCacheProducer)) continue;
         const ratio = families.prefixHitRatio.series(name, entry.type);
         const bytes = families.prefixHitBytes.series(name, entry.type);
@@ -75,6 +88,25 @@ export function createPluginGauges({ metrics, store, pipeline, instances }: Plug
           },
         };
       }
+    },
+  };
+}
+
+/** The precise prefix cache, alone or inside the scorer that brings its own. */
+function preciseOf(plugin: unknown): PrecisePrefixCacheProducer | undefined {
+  if (plugin instanceof PrecisePrefixCacheScorer) return plugin.producer;
+  return plugin instanceof PrecisePrefixCacheProducer ? plugin : undefined;
+}
+
+function observerOf(families: Metrics["families"], name: string, type: string): PreciseMatchObserver {
+  const max = families.preciseMaxHitRatio.series(name, type);
+  const avg = families.preciseAvgHitRatio.series(name, type);
+  const deviation = families.preciseStdDevHitRatio.series(name, type);
+  return {
+    matched(best, mean, spread) {
+      max.observe(best);
+      avg.observe(mean);
+      deviation.observe(spread);
     },
   };
 }

@@ -6,6 +6,7 @@ import type { InferenceRequest } from "../../request/inference-request.ts";
 import { hashTokens } from "../../tokens/block-hash.ts";
 import { type PrefixMatch, type PromptTokens, prefixMatchKey, promptTokensKey } from "../attributes.ts";
 import type { Endpoint, Endpoints } from "../endpoint.ts";
+import type { EventCounters } from "../kv-events/event-counters.ts";
 import type { Closable, PluginContext, PluginDefinition } from "../plugin.ts";
 import type { KvMatches } from "../prefix-index/kv-index.ts";
 import type { Assignment, DataProducer, EndCause, RequestObserver } from "../producer.ts";
@@ -105,6 +106,11 @@ export class PrecisePrefixCacheProducer implements DataProducer, RequestObserver
   /** Memory of the index and of what is kept beside it. */
   get indexSizeBytes(): number {
     return this.#lease.state.index.sizeBytes + this.#lease.state.feeds.sizeBytes;
+  }
+
+  /** What became of the engines' events, over the life of the index. */
+  get eventCounters(): Readonly<EventCounters> {
+    return this.#lease.state.feeds.counters;
   }
 
   /** Where engines may publish to, as bound; undefined where nothing is bound (yet). */

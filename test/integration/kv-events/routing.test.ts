@@ -200,6 +200,11 @@ describe.each([
     const { events } = await stateOf(picker);
     expect(events).toMatchObject({ malformed: 0, unknownParent: 0, otherBlockSize: 0, gaps: 0 });
     expect(events["removed"]).toBeGreaterThan(0);
+    const page = await (await fetch(`http://127.0.0.1:${picker.ready.metricsPort}/metrics`)).text();
+    const labels = 'plugin_name="precise-prefix-cache-producer",plugin_type="precise-prefix-cache-producer"';
+    expect(page).toContain(`llm_d_epp_precise_prefix_indexer_max_hit_ratio_bucket{${labels},le="1"}`);
+    expect(page).toMatch(new RegExp(`llm_d_epp_prefix_indexer_size\\{${labels}\\} [1-9]`));
+    expect(page).toMatch(new RegExp(`llm_d_epp_kv_events_total\\{${labels},what="removed"\\} [1-9]`));
   }, 20_000);
 });
 
