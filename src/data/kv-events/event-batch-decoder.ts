@@ -331,7 +331,7 @@ class EventBatchDecoder implements BatchDecoder {
         tokens[i] = cursor.u32();
         tokens[i + 1] = cursor.u32();
       }
-    } else for (let i = 0; i < count; i++) tokens[i] = cursor.u32();
+    } else cursor.u32s(count, tokens);
     event.tokenCount = event.isEagle ? count + 1 : count;
   }
 

@@ -2,6 +2,7 @@
  * Walks msgpack in place: nothing is allocated for what is only looked at. Every read checks its bounds first, so a truncated or lying payload
  * ends in MalformedPayload and nothing else.
  */
+// biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over bytes, whose bounds are checked before
 
 /** The payload is not msgpack, or not of the shape its reader expects. */
 export class MalformedPayload extends Error {
@@ -71,7 +72,12 @@ export class MsgpackCursor {
   u64(): void {
     const head = this.#head();
     const bytes = this.#bytes;
-    if (head < 0x80) this.#word(1, head, 0);
+    const at = this.at;
+    if (head === 0xcf && at + 9 <= bytes.length) {
+      this.high = ((bytes[at + 1]! << 24) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!) >>> 0;
+      this.low = ((bytes[at + 5]! << 24) | (bytes[at + 6]! << 16) | (bytes[at + 7]! << 8) | bytes[at + 8]!) >>> 0;
+      this.at = at + 9;
+    } else if (head < 0x80) this.#word(1, head, 0);
     else if (head >= 0xe0) this.#word(1, (head - 0x100) >>> 0, 0xffffffff);
     else {
       const size = integerSizes[head - 0xcc] ?? malformed("an integer is expected");
@@ -145,39 +151,63 @@ export class MsgpackCursor {
     return this.#bytes[at] ?? 0;
   }
 
-  /** Passes over one value, whatever it is and however deep. */
-  skip(): void {
+  /** `count` integers of 32 bits without sign, into out[0 … count). */
+  u32s(count: number, out: Uint32Array): void {
     const bytes = this.#bytes;
     const limit = bytes.length;
     let at = this.at;
-    let remaining = 1;
+    for (let i = 0; i < count; i++) {
+      const head = at < limit ? bytes[at]! : malformed("the payload is cut short");
+      if (head < 0x80) {
+        out[i] = head;
+        at += 1;
+      } else if (head === 0xce && at + 5 <= limit) {
+        out[i] = (bytes[at + 1]! << 24) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!;
+        at += 5;
+      } else if (head === 0xcd && at + 3 <= limit) {
+        out[i] = (bytes[at + 1]! << 8) | bytes[at + 2]!;
+        at += 3;
+      } else {
+        this.at = at;
+        out[i] = this.u32();
+        at = this.at;
+      }
+    }
+    this.at = at;
+  }
+
+  /** Passes over one value, whatever it is and however deep. */
+  skip(): void {
+    this.at = this.#after(this.at, 1);
+  }
+
+  #after(from: number, values: number): number {
+    const bytes = this.#bytes;
+    const limit = bytes.length;
+    let at = from;
+    let remaining = values;
     while (remaining > 0) {
       remaining -= 1;
       if (at >= limit) malformed("the payload is cut short");
-      const head = bytes[at] ?? 0;
-      if (head < 0x80 || head >= 0xe0) at += 1;
+      const head = bytes[at]!;
+      const size = wholeSizes[head]!;
+      if (size > 0) at += size;
       else if (head < 0x90) {
         remaining += 2 * (head & 0x0f);
         at += 1;
       } else if (head < 0xa0) {
         remaining += head & 0x0f;
         at += 1;
-      } else if (head < 0xc0) at += 1 + (head & 0x1f);
-      else {
-        const fixed = fixedSizes[head - 0xc0] ?? -1;
-        if (fixed >= 0) at += fixed;
-        else {
-          const width = lengthWidths[head - 0xc0] ?? 0;
-          if (width === 0 || at + 1 + width > limit) malformed("a reserved byte, or the payload is cut short");
-          const count = bytes.readUIntBE(at + 1, width);
-          at += 1 + width;
-          if (head >= 0xdc) remaining += head >= 0xde ? 2 * count : count;
-          else at += head >= 0xc7 && head <= 0xc9 ? count + 1 : count;
-        }
+      } else {
+        const width = lengthWidths[head - 0xc0]!;
+        if (width === 0 || at + 1 + width > limit) malformed("a reserved byte, or the payload is cut short");
+        const count = bytes.readUIntBE(at + 1, width);
+        at += 1 + width;
+        if (head >= 0xdc) remaining += head >= 0xde ? 2 * count : count;
+        else at += head >= 0xc7 && head <= 0xc9 ? count + 1 : count;
       }
     }
-    if (at > limit) malformed("the payload is cut short");
-    this.at = at;
+    return at > limit ? malformed("the payload is cut short") : at;
   }
 
   #head(): number {
@@ -219,6 +249,9 @@ export class MsgpackCursor {
 
 const empty = Buffer.alloc(0);
 
+/** Of values of a fixed size, for heads 0xc0 to 0xdf. */
+const fixedSizes = [1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 5, 9, 2, 3, 5, 9, 2, 3, 5, 9, 3, 4, 6, 10, 18, 0, 0, 0, 0, 0, 0, 0];
+
 /** For heads 0xc0 to 0xdf; 0xc1 is reserved. */
 const kinds: readonly (ValueKind | undefined)[] = [
   "nil",
@@ -255,10 +288,13 @@ const kinds: readonly (ValueKind | undefined)[] = [
   "map",
 ];
 
-/** Whole sizes of values of a fixed size, for heads 0xc0 to 0xdf; -1 where a length follows. */
-const fixedSizes = Int8Array.from([
-  1, -1, 1, 1, -1, -1, -1, -1, -1, -1, 5, 9, 2, 3, 5, 9, 2, 3, 5, 9, 3, 4, 6, 10, 18, -1, -1, -1, -1, -1, -1, -1,
-]);
+/** By head: the whole size of a value that has a fixed one; 0 for arrays, maps and what has its length behind the head. */
+const wholeSizes = Uint8Array.from({ length: 256 }, (_, head) => {
+  if (head < 0x80 || head >= 0xe0) return 1;
+  if (head < 0xa0) return 0;
+  if (head < 0xc0) return 1 + (head & 0x1f);
+  return fixedSizes[head - 0xc0] ?? 0;
+});
 /** Bytes of the length that follows; 0 where none does. */
 const lengthWidths = Int8Array.from([
   0, 0, 0, 0, 1, 2, 4, 1, 2, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 2, 4, 2, 4,
