@@ -13,8 +13,9 @@ import type { EventApplier } from "./event-applier.ts";
 import type { RecoveryBytes } from "./recovery-query.ts";
 import type { SlicedJob } from "./time-slicer.ts";
 
-/** Events between two looks at the clock. */
-const stride = 32;
+/** Events between two looks at the clock: fewer where one of them may make the index grow. */
+const checkStride = 32;
+const applyStride = 8;
 
 export interface RankIdentity {
   readonly workerLow: number;
@@ -61,7 +62,7 @@ export class CheckAnswer implements SlicedJob {
       this.#isOpen = true;
     }
     do {
-      for (let index = 0; index < stride; index++) {
+      for (let index = 0; index < checkStride; index++) {
         if (!this.#events.next()) {
           this.answer.finish();
           return true;
@@ -101,7 +102,7 @@ export class ApplyAnswer implements SlicedJob {
   step(deadlineMs: number): boolean {
     const { event } = this.#events;
     do {
-      for (let index = 0; index < stride; index++) {
+      for (let index = 0; index < applyStride; index++) {
         if (!this.#isInEvent && !this.#events.next()) return true;
         if (!this.#isInEvent && event.eventId <= this.#after) continue;
         this.#isInEvent = !this.#applier.step(this.#holder, event);

@@ -1,6 +1,7 @@
 /** The worker's half of the request plane in plain sockets: takes requests, acknowledges as told, and dials back to say what it is told to. */
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { connect as connectTls, createServer as createTlsServer } from "node:tls";
 import type { InstanceRecord } from "../../../../src/dynamo/records.ts";
 import { encodeTwoPart, TwoPartReader } from "../../../../src/dynamo/request-plane/two-part.ts";
 
@@ -31,15 +32,22 @@ export interface FakeWorker {
   close(): Promise<void>;
 }
 
+/** One pair for both ends, which trust each other by it. */
+export interface FakeTls {
+  readonly cert: string;
+  readonly key: string;
+}
+
 /** `acknowledge` returns the text of the acknowledgement, or undefined for none at all. */
 export async function startFakeWorker(
   onRequest: (request: TakenRequest, worker: FakeWorker) => void = () => {},
   acknowledge: (request: TakenRequest) => string | undefined = () => "",
+  tls?: FakeTls,
 ): Promise<FakeWorker> {
   const sockets = new Set<Socket>();
   const requests: TakenRequest[] = [];
   let connections = 0;
-  const server = createServer((socket) => {
+  const accept = (socket: Socket): void => {
     connections++;
     sockets.add(socket);
     socket.on("error", () => {});
@@ -59,7 +67,8 @@ export async function startFakeWorker(
         onRequest(taken.request, worker);
       }
     });
-  });
+  };
+  const server = tls === undefined ? createServer(accept) : createTlsServer({ ...tls }, accept);
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
@@ -77,18 +86,26 @@ export async function startFakeWorker(
     get connections() {
       return connections;
     },
-    dial: (request, subject = request.home.subject) => dialHome(request.home.address, subject, sockets),
+    dial: (request, subject = request.home.subject) => dialHome(request.home.address, subject, sockets, tls),
     close: () => closeServer(server, sockets),
   };
   return worker;
 }
 
-async function dialHome(address: string, subject: string, sockets: Set<Socket>): Promise<HomeLine> {
+async function dialHome(
+  address: string,
+  subject: string,
+  sockets: Set<Socket>,
+  tls: FakeTls | undefined,
+): Promise<HomeLine> {
   const [host = "", port = ""] = address.split(":");
-  const socket = connect(Number(port), host);
+  const socket =
+    tls === undefined
+      ? connect(Number(port), host)
+      : connectTls({ host, port: Number(port), ca: tls.cert, cert: tls.cert, key: tls.key });
   sockets.add(socket);
   socket.on("error", () => {});
-  await once(socket, "connect");
+  await once(socket, tls === undefined ? "connect" : "secureConnect");
   const controls: string[] = [];
   const reader = new TwoPartReader(1 << 20, (header) => controls.push(header.toString()) > 0);
   socket.on("data", (chunk: Buffer) => reader.push(chunk));

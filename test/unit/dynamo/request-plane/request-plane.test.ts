@@ -1,6 +1,10 @@
 /** The request plane client against a worker of plain sockets: what it sends, and every way in which a call can end. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
+import { generate } from "selfsigned";
 import type {
   CallEnd,
   CallOptions,
@@ -14,7 +18,7 @@ import { readAnnotated, readStreamItem } from "../../../../src/dynamo/request-pl
 import { encodeTwoPart, TwoPartReader } from "../../../../src/dynamo/request-plane/two-part.ts";
 import { until } from "../until.ts";
 import { wires } from "../wires.ts";
-import { type FakeWorker, startFakeWorker } from "./fake-worker.ts";
+import { type FakeTls, type FakeWorker, startFakeWorker } from "./fake-worker.ts";
 
 const closers: (() => Promise<void>)[] = [];
 
@@ -301,6 +305,48 @@ describe("the listener", () => {
     expect(to.counters.strangers).toBe(2);
   });
 });
+
+describe("TLS", () => {
+  it("is spoken on both connections, each end checking the other; a stranger's certificate is not enough", async () => {
+    const folder = await mkdtemp(join(tmpdir(), "signalbox-tls-"));
+    closers.push(() => rm(folder, { recursive: true, force: true }));
+    const pairs = await Promise.all(["own", "other"].map((name) => certificate(folder, name)));
+    const [own, other] = pairs as [Awaited<ReturnType<typeof certificate>>, Awaited<ReturnType<typeof certificate>>];
+    const settings = await requestPlaneSettings({
+      DYN_TCP_RESPONSE_STREAM_HOST: "127.0.0.1",
+      DYN_TCP_TLS_CERT_PATH: own.certFile,
+      DYN_TCP_TLS_KEY_PATH: own.keyFile,
+      DYN_TCP_TLS_CLIENT_CA_CERT_PATH: own.certFile,
+      DYN_TCP_TLS_CA_CERT_PATH: own.certFile,
+      DYN_TCP_TLS_CLIENT_CERT_PATH: own.certFile,
+      DYN_TCP_TLS_CLIENT_KEY_PATH: own.keyFile,
+    });
+    const to = await plane({ ...settings, connectTimeoutMs: 500 });
+    const good = await worker(answering("secret"), undefined, own);
+    const heard = call(to, good);
+    expect(await heard.ended).toEqual({ kind: "complete" });
+    expect(heard.items).toEqual(['"secret"']);
+    const impostor = await worker(answering(1), undefined, other);
+    expect(await call(to, impostor).ended).toMatchObject({ reason: "unreachable" });
+    const plain = await worker(answering(1));
+    expect(await call(to, plain).ended).toMatchObject({ reason: "unreachable" });
+  });
+});
+
+async function certificate(
+  folder: string,
+  name: string,
+): Promise<FakeTls & { readonly certFile: string; readonly keyFile: string }> {
+  const pair = await generate([{ name: "commonName", value: name }], {
+    keyType: "ec",
+    curve: "P-256",
+    algorithm: "sha256",
+    extensions: [{ name: "subjectAltName", altNames: [{ type: 7, ip: "127.0.0.1" }] }],
+  });
+  const [certFile, keyFile] = [join(folder, `${name}.crt`), join(folder, `${name}.key`)];
+  await Promise.all([writeFile(certFile, pair.cert), writeFile(keyFile, pair.private)]);
+  return { cert: pair.cert, key: pair.private, certFile, keyFile };
+}
 
 describe("two-part messages", () => {
   it("come out as they went in, wherever the reads are split", () => {
