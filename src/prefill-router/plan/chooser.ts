@@ -5,6 +5,7 @@
 import type { KvMatches } from "../../data/prefix-index/kv-index.ts";
 import type { SessionTable } from "../affinity/session-table.ts";
 import type { PlanRefusal, PlanRequest, RankExplanation, Stage, WorkerRank } from "../contracts.ts";
+import { mergeConstraints, transferConstraints } from "../stage/taints.ts";
 import type { Selected, Selection, StageRequest } from "../stage.ts";
 import { type BypassDecision, decideBypass, needsPrefillLoad } from "./conditional-disaggregation.ts";
 import type { LegKind, PlannedStage, PrefillRouterOptions, RouterIndex } from "./contracts.ts";
@@ -89,18 +90,35 @@ export class Chooser {
     preferred: WorkerRank | undefined,
   ): StageRequest {
     const isPrefill = leg === "prefill";
+    const settings = this.#options.settingsOf(leg, request.override);
     return {
       isl: request.isl,
       sequenceHashes: request.sequenceHashes,
-      matches,
+      // Dynamo does not ask its index for a leg in which an overlap counts nothing.
+      matches: settings.overlapScoreCredit === 0 ? undefined : matches,
       loraName: request.loraName,
       expectedOutputTokens: request.expectedOutputTokens,
       allowedWorkerIds: isPrefill ? request.allowed?.prefill : request.allowed?.decode,
       pinned: isPrefill ? request.pinned?.prefill : request.pinned?.decode,
       preferred: preferred ?? (isPrefill ? request.preferred?.prefill : request.preferred?.decode),
       constraints: request.constraints,
-      settings: this.#options.settingsOf(leg, request.override),
+      settings,
     };
+  }
+
+  /** The decode leg must lie where the chosen prefill worker can hand its blocks over. */
+  #afterPrefill(leg: StageRequest, prefill: Selected): StageRequest | PlanRefusal {
+    const transfer = transferConstraints(prefill.worker);
+    switch (transfer.kind) {
+      case "none":
+        return leg;
+      case "constraints":
+        return { ...leg, constraints: mergeConstraints(leg.constraints, transfer.constraints) };
+      case "invalid":
+        return { kind: "no-workers", stage: "decode", message: transfer.message };
+      default:
+        return transfer satisfies never;
+    }
   }
 
   /** The rank a session is bound to in a stage. */
@@ -133,7 +151,11 @@ export class Chooser {
       return this.#decodeAlone(request, bypass.leg, bypass.selection, decodeBound, bypass.decision, isPreview);
     }
     if (prefillSelection.kind === "none") return refused(refusalOf("prefill", prefillSelection));
-    const decodeRequest = this.legRequest(request, "decode", matches, decodeBound);
+    const decodeRequest = this.#afterPrefill(
+      this.legRequest(request, "decode", matches, decodeBound),
+      prefillSelection,
+    );
+    if ("kind" in decodeRequest) return refused(decodeRequest);
     const decodeSelection = decode.select(decodeRequest, nowMs, random);
     if (decodeSelection.kind === "none") return refused(refusalOf("decode", decodeSelection));
     const moved =

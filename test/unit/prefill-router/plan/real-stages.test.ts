@@ -63,6 +63,47 @@ function planNow(router: PrefillRouter, request: PlanRequest): Plan {
 const random = () => 0.5;
 
 describe("the router over its real stages", () => {
+  const zones = ["a", "b", "c"] as const;
+  const prefillIn = (zone: string, enforcement: "required" | "preferred", weight?: number) =>
+    worker(1, "prefill", {
+      topologyDomains: new Map([["zone", zone]]),
+      kvTransferDomain: "zone",
+      kvTransferEnforcement: enforcement,
+      kvTransferPreferredWeight: weight,
+    });
+
+  it.each(zones)("decodes in the zone in which its prefill worker must hand over: %s", (zone) => {
+    const { router } = build(undefined);
+    router.upsertWorker(prefillIn(zone, "required"));
+    for (const [index, decodeZone] of zones.entries()) {
+      router.upsertWorker(worker(11 + index, "decode", { topologyDomains: new Map([["zone", decodeZone]]) }));
+    }
+    for (let i = 0; i < 6; i++) {
+      expect(planNow(router, prompt(i, 64)).decode.worker.topologyDomains.get("zone")).toBe(zone);
+    }
+  });
+
+  it("refuses a request whose prefill worker can hand over to nobody, and books nothing", () => {
+    const { router, prefill } = build(undefined);
+    router.upsertWorker(prefillIn("a", "required"));
+    router.upsertWorker(worker(11, "decode", { topologyDomains: new Map([["zone", "b"]]) }));
+    router.plan(prompt(1, 64), (outcome) =>
+      expect(outcome).toMatchObject({ kind: "refused", refusal: { kind: "no-workers", stage: "decode" } }),
+    );
+    expect(prefill.loads()).toMatchObject([{ activePrefillTokens: 0, activeRequests: 0 }]);
+  });
+
+  it("refuses where a prefill worker prefers its zone without saying how much", () => {
+    const { router } = build(undefined);
+    router.upsertWorker(prefillIn("a", "preferred"));
+    router.upsertWorker(worker(11, "decode"));
+    router.plan(prompt(1, 64), (outcome) =>
+      expect(outcome).toMatchObject({
+        refusal: { message: "prefill worker 1 prefers its KV transfer domain without a weight" },
+      }),
+    );
+  });
+
   it("sends a prompt where an approximate index sent its beginning, until that expires", () => {
     const index = createApproximateKvIndex({ random, ttlMs: 1000 });
     const { router, advance } = build(index);
