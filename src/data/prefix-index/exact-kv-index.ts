@@ -6,9 +6,10 @@
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
 import { type TokenHasher, tokenHasher } from "../../tokens/block-hash.ts";
 import { type AddressSecrets, addressOf, createAddressSecrets } from "./block-address.ts";
-import { BlockHolders, maxHolders, shardCount } from "./block-holders.ts";
+import { BlockHolders, maxHolders } from "./block-holders.ts";
 import { EngineNames } from "./engine-names.ts";
 import { HolderSeats } from "./holder-seats.ts";
+import { HolderSweep } from "./holder-sweep.ts";
 import {
   createKvMatches,
   type Holder,
@@ -23,16 +24,14 @@ import { type OrphanBlock, OrphanBlocks } from "./orphan-blocks.ts";
 export interface KvIndexOptions {
   /** Uniform in [0, 1); seeds where blocks lie in the tables and decides nothing else. */
   readonly random: () => number;
-  /** Distinct blocks, names and waiting blocks together: beyond it nothing more is stored. At most 16 to 46 bytes each. */
+  /** Distinct blocks, names and waiting blocks together: beyond it nothing more is stored. About 23 to 46 bytes each, a waiting one 300. */
   readonly maxBlocks?: number;
 }
 
 /** 20 million: under 1 GB with up to 64 holders. */
 export const defaultMaxBlocks = 20_000_000;
-/** Table entries that a stored event may sweep on average; a sweep goes by whole shards. */
-const sweptPerEvent = 2048;
-/** Table entries that upkeep() sweeps before it returns. */
-const sweptPerUpkeep = 16_384;
+/** About what one waiting block takes in two maps. */
+const orphanBytes = 300;
 const chunkBlocks = 4096;
 const tierCount = 4;
 const device: StorageTier = 0;
@@ -65,15 +64,14 @@ class ExactKvIndex implements KvIndex {
   #depths = new Int32Array(64);
   #ends = new Int32Array(64);
   #alive = new Int32Array(2);
-  #sweep: Int32Array | undefined;
-  #sweepAt = 0;
-  #sweepCredit = 0;
+  readonly #sweep: HolderSweep;
 
   constructor(options: KvIndexOptions) {
     this.#secrets = createAddressSecrets(options.random);
     this.#maxBlocks = options.maxBlocks ?? defaultMaxBlocks;
     this.#device = new BlockHolders(this.#secrets);
     this.#tables = [this.#device, undefined, undefined, undefined];
+    this.#sweep = new HolderSweep(this.#seats, this.#tables);
   }
 
   get blocks(): number {
@@ -94,6 +92,7 @@ class ExactKvIndex implements KvIndex {
     let sum = this.#chained.byteLength;
     for (const table of this.#tables) sum += table?.sizeBytes ?? 0;
     for (const names of this.#names) sum += names?.sizeBytes ?? 0;
+    for (const orphans of this.#orphans) sum += (orphans?.size ?? 0) * orphanBytes;
     return sum;
   }
 
@@ -139,7 +138,7 @@ class ExactKvIndex implements KvIndex {
     first: number,
     count: number,
   ): StoreOutcome {
-    this.#sweepSome();
+    this.#sweep.some();
     const seat = this.#seats.of(holder);
     if (seat < 0) return this.#refuse("unknown-parent");
     if (count === 0) return "applied";
@@ -229,9 +228,8 @@ class ExactKvIndex implements KvIndex {
   }
 
   upkeep(): boolean {
-    let swept = 0;
-    while (swept < sweptPerUpkeep && (this.#sweep !== undefined || this.#seats.hasRetired)) swept += this.#sweepShard();
-    return this.#sweep !== undefined || this.#seats.hasRetired;
+    this.#sweep.slice();
+    return this.#sweep.isPending;
   }
 
   #refuse(outcome: Exclude<StoreOutcome, "applied">): StoreOutcome {
@@ -403,29 +401,6 @@ class ExactKvIndex implements KvIndex {
       else if (seat >= 0) column[holder]! += ends[seat]! - before[seat]!;
     }
     if (before === undefined) column.fill(0, count);
-  }
-
-  #sweepSome(): void {
-    if (this.#sweep === undefined && !this.#seats.hasRetired) return;
-    this.#sweepCredit += sweptPerEvent;
-    if (this.#sweepCredit > 0) this.#sweepCredit -= this.#sweepShard();
-  }
-
-  /** Wipes the bits of those who left from one shard of one table. Returns the entries looked at. */
-  #sweepShard(): number {
-    if (this.#sweep === undefined) {
-      this.#sweep = this.#seats.beginSweep();
-      this.#sweepAt = 0;
-    }
-    const table = this.#tables[Math.floor(this.#sweepAt / shardCount)];
-    const swept = table?.sweep(this.#sweepAt % shardCount, this.#sweep) ?? 0;
-    this.#sweepAt++;
-    if (this.#sweepAt === tierCount * shardCount) {
-      this.#sweep = undefined;
-      this.#sweepCredit = 0;
-      this.#seats.endSweep();
-    }
-    return swept;
   }
 }
 
