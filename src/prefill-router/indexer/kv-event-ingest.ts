@@ -268,16 +268,19 @@ export class KvEventIngest {
 
   /** "behind": the worker knows less than we do, so its past is another one and all of it is needed. */
   async #attempt(source: RankSource, start: number | undefined): Promise<"done" | "behind"> {
+    // Held until the answer is worked off: as many answers are in memory as permits.
     const release = await this.#lane.acquire();
-    let answer: RecoveryBytes;
     try {
       if (source.abort.signal.aborted) return "done";
-      answer = await this.#options.query(source.record, start, source.abort.signal);
+      return await this.#workOff(source, await this.#options.query(source.record, start, source.abort.signal));
     } finally {
       release();
     }
+  }
+
+  async #workOff(source: RankSource, answer: RecoveryBytes): Promise<"done" | "behind"> {
     const check = new CheckAnswer(answer, source);
-    await this.#slicer.run(check);
+    await this.#slicer.run(this.#guarded(source, check));
     if (source.state !== "recovering") return "done";
     const { kind, lastEventId, eventsAt, isWholeRank, message } = check.answer;
     if (check.isForeign) {

@@ -1,4 +1,4 @@
-/** At most so many questions to workers at a time; the others wait in order. A permit is given back before a retry waits. */
+/** At most so many questions to workers at a time; the others wait in order. A permit is given back when the answer is in the index, and before a retry waits. */
 export class RecoveryLane {
   readonly #waiting: (() => void)[];
   #free: number;

@@ -208,3 +208,32 @@ describe("ZeroMQ with brokers", () => {
     await sayUntilHeard((text) => publisher.publish(Buffer.from(text)), texts, "by broker");
   });
 });
+
+describe("a flood of events", () => {
+  it("leaves the event loop its turns", async () => {
+    const [speaker, listener] = [plane(), plane()];
+    const publisher = await speaker.publish(scope, "t");
+    let heard = 0;
+    const subscription = await listener.subscribe(scope, "t", () => {
+      heard++;
+      const end = performance.now() + 0.2;
+      while (performance.now() < end) {
+        // as long as an event with a few hundred blocks takes
+      }
+    });
+    subscription.opened(publisher.channel);
+    await until(() => {
+      publisher.publish(Buffer.from("first"));
+      return heard > 0;
+    });
+    const before = heard;
+    for (let index = 0; index < 1500; index++) publisher.publish(Buffer.alloc(10));
+    let turns = 0;
+    await until(() => {
+      turns++;
+      return heard >= before + 1500;
+    });
+    // 300 ms of work in stretches of a few milliseconds.
+    expect(turns).toBeGreaterThan(15);
+  });
+});
