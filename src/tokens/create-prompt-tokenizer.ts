@@ -33,8 +33,7 @@ const maxInlineBytes = 128 * 1024;
 const maxInlineUnits = 64 * 1024;
 /** Characters of words never met before, which take up to 200 ns each. */
 const maxInlineMergedUnits = 6 * 1024;
-/** About two milliseconds of a template. */
-const maxInlineSteps = 20_000;
+const inlineTemplate = { steps: 20_000, milliseconds: 2 };
 
 const processThread = new TokenizerThread();
 
@@ -135,7 +134,7 @@ class ModelPromptTokenizer implements PromptTokenizer {
     const input = readPromptInput(dialect, body, {
       chat,
       idBound: vocabularySize,
-      templateSteps: maxInlineSteps,
+      templateBounds: inlineTemplate,
       now: new Date(),
     });
     if (input.kind === "budget") return undefined;

@@ -4,6 +4,7 @@
  */
 import { isUtf8 } from "node:buffer";
 import type { ChatRenderer } from "./chat/chat-renderer.ts";
+import type { TemplateBounds } from "./chat/template-engine.ts";
 import { isRecord, type JsonRecord, recordAt } from "./json-record.ts";
 import type { NoTokens, PromptDialect, TokenizedPrompt, TokenizeFailure } from "./prompt-tokenizer.ts";
 
@@ -24,7 +25,7 @@ export interface InputContext {
   readonly chat: ChatRenderer | undefined;
   /** Every id a client may send is below it. */
   readonly idBound: number;
-  readonly templateSteps: number;
+  readonly templateBounds: TemplateBounds;
   readonly now: Date;
 }
 
@@ -61,7 +62,7 @@ function invalid(message: string): TokenizeFailure {
 
 function readChat(body: JsonRecord, text: string, context: InputContext): PromptInput {
   if (context.chat === undefined || recordAt(body, "nvext")?.["use_raw_prompt"] === true) return none;
-  const rendered = context.chat.render(body, text, context.templateSteps, context.now);
+  const rendered = context.chat.render(body, text, context.templateBounds, context.now);
   if (rendered.kind !== "rendered") return rendered;
   return oneText(rendered.text, rendered.isExact);
 }

@@ -14,7 +14,7 @@ import {
 } from "./messages.ts";
 import { hasOddSpace, hasOddValues } from "./odd-json.ts";
 import { type ArgumentDefaults, readTemplateArguments } from "./template-arguments.ts";
-import { TemplateBudget, TemplateProgram, TemplateRefusal } from "./template-engine.ts";
+import { type TemplateBounds, TemplateBudget, TemplateProgram, TemplateRefusal } from "./template-engine.ts";
 import { readTools } from "./tools.ts";
 
 export interface ChatOptions extends ArgumentDefaults {
@@ -52,7 +52,7 @@ export class ChatRenderer {
   }
 
   /** `bodyText` is the JSON that `body` was read from. */
-  render(body: JsonRecord, bodyText: string, steps: number, now: Date): RenderOutcome {
+  render(body: JsonRecord, bodyText: string, bounds: TemplateBounds, now: Date): RenderOutcome {
     const sent = body["messages"];
     if (!Array.isArray(sent) || sent.length === 0)
       return invalid("`messages` must be an array with at least one message");
@@ -79,7 +79,7 @@ export class ChatRenderer {
       ...(body["documents"] === undefined ? {} : { documents: body["documents"] }),
       ...args,
     };
-    const rendered = run(hasTools ? this.#withTools : this.#plain, variables, steps, now);
+    const rendered = run(hasTools ? this.#withTools : this.#plain, variables, bounds, now);
     if (typeof rendered !== "string") return rendered;
     const text = continues ? cutFinal(rendered) : rendered;
     if (text === undefined) return invalid(notFound);
@@ -113,11 +113,11 @@ function invalid(message: string): TokenizeFailure {
 function run(
   program: TemplateProgram,
   variables: JsonRecord,
-  steps: number,
+  bounds: TemplateBounds,
   now: Date,
 ): string | TokenizeFailure | { readonly kind: "budget" } {
   try {
-    return program.render(variables, steps, now);
+    return program.render(variables, bounds, now);
   } catch (error) {
     if (error instanceof TemplateBudget) return { kind: "budget" };
     if (error instanceof TemplateRefusal) return invalid(error.message);

@@ -1,6 +1,6 @@
 /**
- * Runs one chat template. A run on the loop has a budget of steps, counted in the interpreter, so that no template, however it loops, holds the
- * loop; beyond it the tokenizer thread runs it, where time is the bound.
+ * Runs one chat template. A run on the loop has a budget of steps and of time, looked at in the interpreter, so that no template, however it
+ * loops, holds the loop; beyond it the tokenizer thread runs it, which can be ended.
  */
 import { Environment, Interpreter, parse, tokenize } from "@huggingface/jinja";
 
@@ -15,11 +15,14 @@ export class TemplateBudget extends Error {
 }
 
 /** Of `range`: more is a runaway template. */
-const maxRange = 100_000;
+const maxRange = 10_000;
 
 /** What is used of the package, whose declarations do not resolve under this module resolution. */
 interface Scope {
   set(name: string, value: unknown): unknown;
+}
+interface Statement {
+  readonly type: string;
 }
 interface Result {
   readonly value: unknown;
@@ -27,21 +30,32 @@ interface Result {
 declare class TreeInterpreter {
   constructor(environment: Scope);
   run(program: unknown): Result;
-  evaluate(statement: unknown, scope: unknown): Result;
+  evaluate(statement: Statement | undefined, scope: unknown): Result;
 }
 const WalkingInterpreter = Interpreter as unknown as typeof TreeInterpreter;
 const TemplateScope = Environment as unknown as new () => Scope;
 
+export interface TemplateBounds {
+  readonly steps: number;
+  /** Of the processor's clock; looked at every 64 steps and before each loop, so one loop over what there is may exceed it. */
+  readonly milliseconds: number;
+}
+
 class BoundedInterpreter extends WalkingInterpreter {
   #left: number;
+  readonly #deadline: number;
 
-  constructor(environment: Scope, steps: number) {
+  constructor(environment: Scope, bounds: TemplateBounds) {
     super(environment);
-    this.#left = steps;
+    this.#left = bounds.steps;
+    this.#deadline = performance.now() + bounds.milliseconds;
   }
 
-  override evaluate(statement: unknown, scope: unknown): Result {
-    if (--this.#left < 0) throw new TemplateBudget("the chat template takes more steps than it may");
+  override evaluate(statement: Statement | undefined, scope: unknown): Result {
+    const left = --this.#left;
+    if (left < 0 || (((left & 63) === 0 || statement?.type === "For") && performance.now() > this.#deadline)) {
+      throw new TemplateBudget("the chat template takes longer than it may");
+    }
     return super.evaluate(statement, scope);
   }
 }
@@ -55,11 +69,11 @@ export class TemplateProgram {
   }
 
   /** Throws TemplateRefusal, TemplateBudget, or whatever the interpreter finds wrong. */
-  render(variables: Readonly<Record<string, unknown>>, steps: number, now: Date): string {
+  render(variables: Readonly<Record<string, unknown>>, bounds: TemplateBounds, now: Date): string {
     const environment = new TemplateScope();
     for (const [name, value] of Object.entries(globals(now))) environment.set(name, value);
     for (const [name, value] of Object.entries(variables)) environment.set(name, value);
-    const result = new BoundedInterpreter(environment, steps).run(this.#program);
+    const result = new BoundedInterpreter(environment, bounds).run(this.#program);
     if (typeof result.value !== "string") throw new TypeError("the chat template gave no text");
     return result.value;
   }

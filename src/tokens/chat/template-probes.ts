@@ -11,7 +11,7 @@ import {
 } from "./chat-template.ts";
 import { TemplateProgram } from "./template-engine.ts";
 
-const steps = 1_000_000;
+const bounds = { steps: 1_000_000, milliseconds: 250 };
 const toolsProbe = [
   { type: "function", function: { name: "probe", description: "", parameters: { type: "object", properties: {} } } },
 ];
@@ -59,7 +59,7 @@ function renderer(source: string, variables: JsonRecord): Render {
     try {
       return program.render(
         { add_generation_prompt: false, tools: null, ...variables, messages, ...extra },
-        steps,
+        bounds,
         new Date(0),
       );
     } catch {

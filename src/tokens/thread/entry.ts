@@ -8,8 +8,8 @@ import type { PromptDialect, TokenizeOutcome } from "../prompt-tokenizer.ts";
 import { describeModel, type ModelDescription, readRecord, textOf } from "../tokenizer-files.ts";
 import type { ModelSource, ThreadAnswer, ThreadRequest } from "./protocol.ts";
 
-/** Some seconds of a template; the time-out of the job is shorter. */
-const templateSteps = 200_000_000;
+/** The time-out of the job bounds it. */
+const templateBounds = { steps: Number.POSITIVE_INFINITY, milliseconds: Number.POSITIVE_INFINITY };
 const maxPromptUnits = 256 * 1024 * 1024;
 
 class ThreadModel {
@@ -35,7 +35,7 @@ class ThreadModel {
     const input = readPromptInput(dialect, body, {
       chat: this.#chat,
       idBound: Math.max(this.idLimit, this.#description.configuredVocabulary),
-      templateSteps,
+      templateBounds,
       now: new Date(),
     });
     if (input.kind === "budget") return { kind: "failed", message: "the chat template does not end" };

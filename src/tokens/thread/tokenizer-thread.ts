@@ -63,8 +63,11 @@ export class TokenizerThread {
   #nextNumber = 1;
   #logger: Logger | undefined;
 
-  constructor(limits: ThreadLimits = threadLimits) {
+  readonly #entry: URL;
+
+  constructor(limits: ThreadLimits = threadLimits, entry: URL = threadEntry()) {
     this.#limits = limits;
+    this.#entry = entry;
   }
 
   get modelCount(): number {
@@ -187,8 +190,7 @@ export class TokenizerThread {
 
   #start(): Worker {
     if (this.#worker !== undefined) return this.#worker;
-    const extension = import.meta.url.endsWith(".ts") ? ".ts" : ".js";
-    const worker = new Worker(new URL(`./entry${extension}`, import.meta.url), {
+    const worker = new Worker(this.#entry, {
       name: "tokenizer",
       resourceLimits: { maxOldGenerationSizeMb: maxHeapMb },
     });
@@ -244,6 +246,11 @@ export class TokenizerThread {
     this.#running = undefined;
     await worker?.terminate();
   }
+}
+
+/** Beside this file, as source or compiled. */
+function threadEntry(): URL {
+  return new URL(import.meta.url.endsWith(".ts") ? "./entry.ts" : "./entry.js", import.meta.url);
 }
 
 const closedEnd: JobEnd = { kind: "failed", message: "the tokenizer is closed" };
