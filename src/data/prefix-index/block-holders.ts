@@ -13,6 +13,7 @@
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
 import { type AddressSecrets, addressOf } from "./block-address.ts";
 import { HolderRows } from "./holder-rows.ts";
+import { addWide, hasWide, readWide, removeAllWide, removeWide } from "./wide-entry.ts";
 
 export const shardCount = 256;
 /** Holders are numbered below this. */
@@ -22,11 +23,6 @@ const minShardBits = 4;
 const maxLoad = 0.7;
 const minLoad = 0.15;
 const narrowHolders = 64;
-/** Second word of holders kept in a row; no packed pair looks like it. */
-const inRow = -1;
-const packedHolders = 4;
-/** A row that shrinks to this many holders is packed again. */
-const repackAt = 2;
 /**
  * Blocks of a run whose entries are touched before any is worked on. Each lies in a cache line of its own, so one after the other costs a miss
  * of about 100 ns each in a large table; touched together the misses overlap.
@@ -120,9 +116,7 @@ export class BlockHolders {
     if (at < 0) return false;
     const table = this.#tables[shard]!;
     const rows = this.#rows[shard];
-    if (rows !== undefined) {
-      return table[at + 3] === inRow ? rows.has(table[at + 2]!, holder) : packedSlot(table, at, holder + 1) >= 0;
-    }
+    if (rows !== undefined) return hasWide(table, at, rows, holder);
     return holder < narrowHolders && ((table[at + 2 + (holder >>> 5)]! >>> (holder & 31)) & 1) !== 0;
   }
 
@@ -306,19 +300,9 @@ export class BlockHolders {
   }
 
   #readWide(shard: number, at: number, words: number): Int32Array {
-    const table = this.#tables[shard]!;
     if (this.#mask.length !== words) this.#mask = new Int32Array(words);
-    const mask = this.#mask;
-    if (table[at + 3] === inRow) {
-      this.#rows[shard]!.read(table[at + 2]!, mask);
-      return mask;
-    }
-    for (let word = 0; word < words; word++) mask[word] = 0;
-    for (let slot = 0; slot < packedHolders; slot++) {
-      const id = packed(table, at, slot);
-      if (id !== 0 && id <= 32 * words) mask[(id - 1) >>> 5]! |= 1 << ((id - 1) & 31);
-    }
-    return mask;
+    readWide(this.#tables[shard]!, at, this.#rows[shard]!, this.#mask);
+    return this.#mask;
   }
 
   /** Offset of the entry, or −1 − the offset of the free entry where it belongs. */
@@ -396,76 +380,6 @@ export class BlockHolders {
       }
     }
   }
-}
-
-/** 1 + the holder in one of the four places of a packed entry; 0 for none. */
-function packed(table: Int32Array, at: number, slot: number): number {
-  return (table[at + 2 + (slot >>> 1)]! >>> ((slot & 1) << 4)) & 0xffff;
-}
-
-function setPacked(table: Int32Array, at: number, slot: number, id: number): void {
-  const word = at + 2 + (slot >>> 1);
-  const shift = (slot & 1) << 4;
-  table[word] = (table[word]! & ~(0xffff << shift)) | (id << shift);
-}
-
-function packedSlot(table: Int32Array, at: number, id: number): number {
-  for (let slot = 0; slot < packedHolders; slot++) if (packed(table, at, slot) === id) return slot;
-  return -1;
-}
-
-function addWide(table: Int32Array, at: number, rows: HolderRows, holder: number): boolean {
-  if (table[at + 3] === inRow) return rows.add(table[at + 2]!, holder);
-  if (packedSlot(table, at, holder + 1) >= 0) return false;
-  const free = packedSlot(table, at, 0);
-  if (free >= 0) {
-    setPacked(table, at, free, holder + 1);
-    return true;
-  }
-  const row = rows.allocate();
-  for (let slot = 0; slot < packedHolders; slot++) rows.add(row, packed(table, at, slot) - 1);
-  rows.add(row, holder);
-  table[at + 2] = row;
-  table[at + 3] = inRow;
-  return true;
-}
-
-function removeWide(table: Int32Array, at: number, rows: HolderRows, holder: number): boolean {
-  if (table[at + 3] === inRow) {
-    if (!rows.remove(table[at + 2]!, holder)) return false;
-    repack(table, at, rows);
-    return true;
-  }
-  const slot = packedSlot(table, at, holder + 1);
-  if (slot < 0) return false;
-  setPacked(table, at, slot, 0);
-  return true;
-}
-
-function removeAllWide(table: Int32Array, at: number, rows: HolderRows, gone: Int32Array): void {
-  if (table[at + 3] === inRow) {
-    rows.removeAll(table[at + 2]!, gone);
-    repack(table, at, rows);
-    return;
-  }
-  for (let slot = 0; slot < packedHolders; slot++) {
-    const id = packed(table, at, slot);
-    if (id !== 0 && id <= 32 * gone.length && ((gone[(id - 1) >>> 5]! >>> ((id - 1) & 31)) & 1) !== 0) {
-      setPacked(table, at, slot, 0);
-    }
-  }
-}
-
-/** Gives up a row that has become nearly empty. */
-function repack(table: Int32Array, at: number, rows: HolderRows): void {
-  const row = table[at + 2]!;
-  if (rows.count(row) > repackAt) return;
-  table[at + 2] = 0;
-  table[at + 3] = 0;
-  for (let holder = rows.next(row, 0), slot = 0; holder >= 0; holder = rows.next(row, holder + 1), slot++) {
-    setPacked(table, at, slot, holder + 1);
-  }
-  rows.release(row);
 }
 
 function creditAll(alive: Int32Array, depth: number, depths: Int32Array): void {

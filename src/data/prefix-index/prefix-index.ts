@@ -3,7 +3,7 @@
  * so that tails are evicted before the heads they depend on. No call does more work than its own prompt and a bounded slice of upkeep.
  *
  * Memory: 28 to 34 bytes for each block of each holder at its capacity (while it fills, up to twice that) and 23 to 46 bytes for each distinct
- * block with up to 64 holders (34 to 68 with up to 128, 57 to 114 with up to 256). Capacities bound the number of blocks.
+ * block, and with more than 64 holders 4 + holders/8 more for a block that more than four of them have. Capacities bound the number of blocks.
  */
 import { createAddressSecrets } from "./block-address.ts";
 import { BlockHolders } from "./block-holders.ts";
