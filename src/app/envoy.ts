@@ -14,6 +14,8 @@ export type EnvoyMode = "full-duplex" | "response-none" | "buffered";
 
 export interface EnvoyOptions {
   readonly mode: EnvoyMode;
+  /** Another configuration than the mode's of deploy/envoy, made like it. */
+  readonly template?: string;
   readonly binary: string;
   readonly picker: { readonly port: number; readonly tls: boolean };
   /** Client port; 0 picks a free one. */
@@ -88,7 +90,7 @@ interface EnvoyConfig {
 }
 
 async function configurationOf(options: EnvoyOptions): Promise<string> {
-  const file = join(packageRoot, "deploy/envoy", `${options.mode}.yaml`);
+  const file = options.template ?? join(packageRoot, "deploy/envoy", `${options.mode}.yaml`);
   const config = parse(await readFile(file, "utf8")) as EnvoyConfig;
   config.admin.address.socket_address.port_value = 0;
   for (const listener of config.static_resources.listeners) {
