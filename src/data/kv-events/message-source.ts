@@ -7,6 +7,7 @@ import type { Subscriber } from "zeromq";
 import type { Logger } from "../../telemetry/log.ts";
 import { maxMessageSize, sequenceOf } from "./replay-client.ts";
 import { TurnBudget } from "./turn-budget.ts";
+import { loadZeromq, socketOptions } from "./zeromq-context.ts";
 
 export interface MessageHandler {
   /** The buffers are the handler's to keep. */
@@ -76,12 +77,12 @@ class ZeromqSource implements MessageSource {
   async #open(): Promise<void> {
     const { endpoint, binds, topicFilter, handler, log } = this.#options;
     try {
-      const { Subscriber: SubscriberSocket } = await import("zeromq");
+      const zeromq = await loadZeromq();
       if (this.#closing.signal.aborted) return;
-      const socket = new SubscriberSocket({
+      const socket = new zeromq.Subscriber({
+        ...socketOptions(zeromq, endpoint),
         receiveHighWaterMark: highWaterMark,
         maxMessageSize,
-        linger: 0,
         ...reconnect,
         ...heartbeat,
       });

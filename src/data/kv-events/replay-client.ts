@@ -4,6 +4,7 @@
  */
 import type { Dealer } from "zeromq";
 import { TurnBudget } from "./turn-budget.ts";
+import { loadZeromq, socketOptions } from "./zeromq-context.ts";
 
 /** Bounds of the reference. */
 export const replayLimits = { idleMs: 2000, totalMs: 120_000, cooldownMs: 30_000, concurrent: 8 } as const;
@@ -135,10 +136,15 @@ class Replay {
   }
 
   async #read(): Promise<boolean> {
-    const { Dealer: DealerSocket } = await import("zeromq");
+    const zeromq = await loadZeromq();
     if (this.#isCancelled) return false;
     const { idleMs, totalMs } = this.#limits;
-    const socket = new DealerSocket({ linger: 0, receiveTimeout: idleMs, sendTimeout: idleMs, maxMessageSize });
+    const socket = new zeromq.Dealer({
+      ...socketOptions(zeromq, this.#endpoint),
+      receiveTimeout: idleMs,
+      sendTimeout: idleMs,
+      maxMessageSize,
+    });
     this.#socket = socket;
     socket.connect(this.#endpoint);
     const request = Buffer.alloc(8);
