@@ -43,7 +43,8 @@ export function planTokenData(body: Buffer, facts: TokenDataFacts, ids: Uint32Ar
   }
   if (body[nvext.start] !== openBrace) return { kind: "leave", reason: "nvext is not an object" };
   const [sent, ...others] = membersNamed(body, nvext, name);
-  if (others.length > 0) return { kind: "leave", reason: "token_data stands in nvext twice, which the frontend refuses" };
+  if (others.length > 0)
+    return { kind: "leave", reason: "token_data stands in nvext twice, which the frontend refuses" };
   if (injected === undefined) {
     if (sent === undefined) return { kind: "leave", reason: "no ids that may stand in for the prompt" };
     return { kind: "edit", isInjected: false, edits: [{ ...sent.removal, bytes: nothing }] };

@@ -1,6 +1,7 @@
+// biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
 /**
  * The vocabulary and merges of a byte-level BPE as flat tables over shared memory, so that the loop and the tokenizer thread use one copy.
- * The tables are written once, while they are built, and only read afterwards. Non-null assertions are confined to the probes.
+ * The tables are written once, while they are built, and only read afterwards.
  *
  *     pairs, 4 words a slot:  left id │ right id │ rank │ merged id      (open addressing, empty = left −1)
  *     words, 1 word a slot:   token id + 1, keyed by the token's bytes   (only where whole words go before merges)
@@ -30,6 +31,8 @@ export interface BpeSource {
   readonly ignoresMerges: boolean;
 }
 
+const noBytes: Uint8Array = new Uint8Array(0);
+
 /** A failure names what the tables cannot hold: such a model is for the native tokenizer. */
 export function buildBpeTables(source: BpeSource): BpeTables | TableFailure {
   const byteIds = sharedInt32(256);
@@ -55,7 +58,7 @@ export function buildBpeTables(source: BpeSource): BpeTables | TableFailure {
 function tokenTexts(source: BpeSource): Pick<BpeTables, "tokenBytes" | "tokenOffsets" | "words" | "maxTokenBytes"> {
   let highest = -1;
   for (const id of source.vocabulary.values()) if (id > highest) highest = id;
-  const texts = new Array<Uint8Array>(highest + 1).fill(new Uint8Array(0));
+  const texts = Array.from({ length: highest + 1 }, () => noBytes);
   let total = 0;
   let longest = 1;
   for (const [token, id] of source.vocabulary) {

@@ -9,7 +9,7 @@ export const space = 4;
 export const lineBreak = 8;
 export const mark = 16;
 
-const pages: (Uint8Array | undefined)[] = new Array<Uint8Array | undefined>(0x1100).fill(undefined);
+const pages: (Uint8Array | undefined)[] = Array.from({ length: 0x1100 });
 
 /** First and last of the ranges that Unicode 17 assigned. */
 const newRanges: readonly (readonly [number, number])[] = [

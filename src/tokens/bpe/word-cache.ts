@@ -1,6 +1,7 @@
+// biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
 /**
  * Words already merged and their token ids, keyed by the word's own characters, in flat tables of a fixed size. A full cache starts over: what is
- * in use comes back within a few prompts. It pins no text: keys are copied. Non-null assertions are confined to the probes.
+ * in use comes back within a few prompts. It pins no text: keys are copied.
  *
  *     slot, 4 words:  hash │ start of the characters │ start of the ids │ characters · 256 + ids      (empty = 0 in the last)
  */

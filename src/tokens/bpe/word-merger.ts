@@ -1,6 +1,7 @@
+// biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
 /**
  * Byte-pair merges of one word: always the pair of lowest rank, the leftmost of equals, until no pair merges. Short words are scanned, long ones
- * keep a heap, so a megabyte without a space costs n log n. Non-null assertions are confined to these loops.
+ * keep a heap, so a megabyte without a space costs n log n.
  */
 import { type BpeTables, pairAt, tokenOfWord } from "./bpe-tables.ts";
 

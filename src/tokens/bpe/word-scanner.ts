@@ -1,7 +1,7 @@
+// biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
 /**
  * Scanners that cut text into words as the usual expressions of byte-level tokenizers do, without a regular expression: one pass, linear for
- * any input. Each finds the end of the word that begins at a position of UTF-16 units; every unit belongs to exactly one word. Non-null assertions
- * stand for positions below `end`.
+ * any input. Each finds the end of the word that begins at a position of UTF-16 units; every unit belongs to exactly one word.
  */
 import { asciiClasses, classOf, digit, letter, lineBreak, mark, space } from "./character-classes.ts";
 

@@ -9,7 +9,8 @@ function read(marked: string): { body: Buffer; facts: TokenDataFacts } {
   const start = marked.indexOf("«");
   const end = marked.indexOf("»") - 1;
   const body = Buffer.from(marked.replace("«", "").replace("»", ""));
-  const object = body.length > 0 && body.includes("{") ? { start: body.indexOf("{"), end: body.lastIndexOf("}") + 1 } : undefined;
+  const object =
+    body.length > 0 && body.includes("{") ? { start: body.indexOf("{"), end: body.lastIndexOf("}") + 1 } : undefined;
   return { body, facts: { object, nvext: start < 0 ? undefined : { start, end } } };
 }
 
@@ -36,7 +37,10 @@ describe("token_data", () => {
     ['{"nvext":«{}»}', `{"nvext":{"token_data":${list}}}`],
     ['{"nvext":«{ "cache_salt":"x" }»}', `{"nvext":{"token_data":${list}, "cache_salt":"x" }}`],
     ['{"nvext":«{"token_data":[1,2] , "a":"}"}»}', `{"nvext":{"token_data":${list} , "a":"}"}}`],
-    ['{"nvext":«{"a":{"token_data":[9]},"token_data" : null}»}', `{"nvext":{"a":{"token_data":[9]},"token_data" : ${list}}}`],
+    [
+      '{"nvext":«{"a":{"token_data":[9]},"token_data" : null}»}',
+      `{"nvext":{"a":{"token_data":[9]},"token_data" : ${list}}}`,
+    ],
     ['{"nvext":«{"token\\u005fdata":[1]}»}', `{"nvext":{"token\\u005fdata":${list}}}`],
   ])("is written into %s", (body, expected) => {
     expect(applied(body, ids)).toBe(expected);
@@ -68,7 +72,9 @@ describe("token_data", () => {
     fc.assert(
       fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.array(fc.nat(), { minLength: 1 }), (nvext, prompt) => {
         const text = JSON.stringify(nvext);
-        const written = JSON.parse(applied(`{"nvext":«${text.replaceAll(/[«»]/g, "")}»}`, Uint32Array.from(prompt))) as unknown;
+        const written = JSON.parse(
+          applied(`{"nvext":«${text.replaceAll(/[«»]/g, "")}»}`, Uint32Array.from(prompt)),
+        ) as unknown;
         const expected = JSON.parse(text.replaceAll(/[«»]/g, "")) as Record<string, unknown>;
         expect(written).toEqual({ nvext: { ...expected, token_data: prompt } });
       }),
