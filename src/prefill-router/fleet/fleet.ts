@@ -32,7 +32,8 @@ export interface FleetInit {
   readonly log: Logger;
   readonly now: () => number;
   readonly random: () => number;
-  readonly observers: readonly RouterObserver[];
+  /** Who hears of the plans of a set. */
+  readonly observersOf: (set: WorkerSet) => readonly RouterObserver[];
 }
 
 /** A worker that accepts a recovery query and says nothing is given up after this time. */
@@ -183,7 +184,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
     const { card } = set;
     const planes = this.#planes;
     if (card === undefined || planes === undefined || this.#isClosed) return undefined;
-    const { workers, settings, isDisaggEnforced, log, now, random, observers } = this.#init;
+    const { workers, settings, isDisaggEnforced, log, now, random, observersOf } = this.#init;
     const runtime = new SetRuntime({
       set,
       card,
@@ -196,7 +197,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
       log,
       now,
       random,
-      observers,
+      observers: observersOf(set),
     });
     this.#runtimes.set(set.key, runtime);
     for (const worker of set.workers.values()) runtime.workerAdded(worker);

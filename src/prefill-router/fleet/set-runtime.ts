@@ -22,7 +22,7 @@ import { type ChannelLookup, EventFeeds } from "./event-feeds.ts";
 import type { FleetSettings } from "./fleet-settings.ts";
 import type { SetRoute } from "./route-table.ts";
 import { routerWorkerOf } from "./router-worker.ts";
-import { createSetIndex } from "./set-index.ts";
+import { createSetIndex, type IndexSize } from "./set-index.ts";
 import { Suspects } from "./suspects.ts";
 
 export interface SetRuntimeInit {
@@ -50,6 +50,8 @@ export class SetRuntime {
   readonly stages: { readonly prefill: WorkerStage; readonly decode: WorkerStage };
   readonly suspects: Suspects;
   readonly ingest: KvEventIngest | undefined;
+  /** Read live; undefined where no cache is known of. */
+  readonly indexSize: IndexSize | undefined;
   readonly #init: SetRuntimeInit;
   readonly #feeds: EventFeeds;
   readonly #workers = new Map<bigint, SetWorker>();
@@ -63,6 +65,7 @@ export class SetRuntime {
     this.key = set.key;
     this.fingerprint = card.fingerprint;
     const index = createSetIndex(settings.config, random);
+    this.indexSize = index.size;
     const planConfig = settings.planConfig(set.model, init.isDisaggEnforced);
     const stage = (name: "prefill" | "decode"): WorkerStage =>
       createWorkerStage({
@@ -105,6 +108,10 @@ export class SetRuntime {
         holderChanged: (rank, holder) => this.router.setHolder(rank, holder),
       });
     }
+  }
+
+  get set(): WorkerSet {
+    return this.#init.set;
   }
 
   get isReady(): boolean {
@@ -182,6 +189,7 @@ export class SetRuntime {
       set: this.key,
       isReady: this.isReady,
       suspects: this.suspects.excluded.map(String),
+      index: sizeOf(this.indexSize),
       router: this.router.snapshot(),
       events:
         this.ingest === undefined
@@ -252,6 +260,12 @@ export class SetRuntime {
   #drop(tokenizer: PromptTokenizer): void {
     tokenizer.close().catch((error: unknown) => this.#init.log.error({ error }, "a tokenizer failed to close"));
   }
+}
+
+function sizeOf(index: IndexSize | undefined): IndexSize | null {
+  if (index === undefined) return null;
+  const { blocks, heldBlocks, sizeBytes } = index;
+  return { blocks, heldBlocks, sizeBytes };
 }
 
 function addressOf(worker: SetWorker | undefined): string | undefined {

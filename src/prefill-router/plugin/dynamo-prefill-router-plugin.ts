@@ -8,6 +8,7 @@ import { type FleetSettings, readFleetSettings } from "../fleet/fleet-settings.t
 import { settingSchemas } from "../settings/parameters.ts";
 import { DynamoPrefillRouter } from "./dynamo-prefill-router.ts";
 import { FleetRoutes } from "./fleet-routes.ts";
+import { relay } from "./plan-watcher.ts";
 
 export const dynamoPrefillRouterType = "dynamo-prefill-router";
 
@@ -107,11 +108,11 @@ function createRouter(parameters: DynamoPrefillRouterParameters, context: Plugin
       log: context.log,
       now: () => context.now(),
       random: () => context.random(),
-      observers: [],
+      observersOf: (set) => [relay(set, () => router.watcher)],
     });
     routes.begin(fleet, context.log);
   };
-  return new DynamoPrefillRouter({
+  const router = new DynamoPrefillRouter({
     routes,
     begin,
     profiles: { decode: parameters.decodeProfile, prefill: parameters.prefillProfile },
@@ -119,6 +120,7 @@ function createRouter(parameters: DynamoPrefillRouterParameters, context: Plugin
     injectsTokens: parameters.injectTokens,
     overloadStatus: parameters.overloadStatus ?? overloadStatusOf(environment["DYN_HTTP_OVERLOAD_STATUS_CODE"]),
   });
+  return router;
 }
 
 /** Throws with every fault, which makes each a fault of the configuration. */

@@ -19,10 +19,13 @@ import {
   type ProfileOutcome,
   type Readiness,
   type RequestObserver,
+  type Usage,
 } from "../../scheduling/contracts.ts";
 import type { RouteTable } from "../fleet/route-table.ts";
+import type { SetRuntime } from "../fleet/set-runtime.ts";
 import { decodeProfileOf, type StageProfiles } from "./allowed-workers.ts";
 import { setWorkerHeaders } from "./leaving.ts";
+import type { PlanWatcher } from "./plan-watcher.ts";
 import { type Planned, Planning } from "./planning.ts";
 import { notReady, unknownModel } from "./refusals.ts";
 import { spliceTokenData } from "./token-data-edit.ts";
@@ -30,6 +33,7 @@ import { spliceTokenData } from "./token-data-edit.ts";
 /** The routes with their lifetime, which is the plugin's. */
 export interface OwnedRoutes extends RouteTable {
   readonly isReady: boolean;
+  readonly runtimes: ReadonlyMap<string, SetRuntime>;
   state(): unknown;
   close(): Promise<void>;
 }
@@ -51,6 +55,8 @@ const nothingPending: PendingPlanning = { cancel: () => undefined };
 
 export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObserver, Activatable, Readiness, Closable {
   readonly #init: DynamoPrefillRouterInit;
+  /** Hears of every planned request, for metrics. */
+  watcher: PlanWatcher | undefined;
 
   constructor(init: DynamoPrefillRouterInit) {
     this.#init = init;
@@ -64,6 +70,11 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
     return this.#init.routes.isReady;
   }
 
+  /** What runs for each worker set now, by the set's key. */
+  get runtimes(): ReadonlyMap<string, SetRuntime> {
+    return this.#init.routes.runtimes;
+  }
+
   dumpState(): unknown {
     return this.#init.routes.state();
   }
@@ -75,18 +86,21 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
   plan(cycle: Cycle, offer: PlanOffer, done: (outcome: PlannerOutcome) => void): PendingPlanning {
     const { request } = cycle;
     const { routes, profiles, overloadStatus } = this.#init;
+    const { watcher } = this;
     const found = routes.find(request.targetModel, () => cycle.random());
     if (found.kind !== "found") {
       done(found.kind === "not-ready" ? notReady(found.reason) : unknownModel(request.targetModel));
       return nothingPending;
     }
+    const { route } = found;
     return new Planning({
       request,
       offer,
-      route: found.route,
+      route,
       profiles,
       overloadStatus,
       planned: (planned) => request.setAttribute(plannedKey, planned),
+      refused: (refusal) => watcher?.refused(route, request.parsed.api, refusal),
       done,
     }).start();
   }
@@ -113,21 +127,39 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
     spliceTokenData(request, this.#init.injectsTokens ? planned.tokenData : undefined);
   }
 
-  responseHeaders(request: InferenceRequest, _assignment: Assignment, { status }: { readonly status: number }): void {
+  responseHeaders(
+    request: InferenceRequest,
+    { destinations }: Assignment,
+    { status, served }: { readonly status: number; readonly served: string | undefined },
+  ): void {
     const planned = request.attribute(plannedKey);
-    if (planned === undefined || status < 400) return;
+    if (planned === undefined) return;
+    if (served !== undefined && served !== destinations[0]?.hostPort) this.watcher?.misplaced(planned.route);
+    if (status < 400) return;
     // 400 is the frontend's answer to a worker that has left, and to a client's own mistakes; these three are nobody else's.
     if (status === 400 || status >= 500) this.#suspect(planned, status === 502 || status === 503 || status === 504);
   }
 
-  firstByte(request: InferenceRequest): void {
-    request.attribute(plannedKey)?.plan.booking.prefillCompleted();
+  firstByte(request: InferenceRequest, _assignment: Assignment, atMs: number): void {
+    const planned = request.attribute(plannedKey);
+    if (planned === undefined) return;
+    planned.plan.booking.prefillCompleted();
+    planned.firstByteAtMs = atMs;
+    this.watcher?.firstByte(planned.route, atMs - request.receivedAtMs);
   }
 
-  ended(request: InferenceRequest, _assignment: Assignment, cause: EndCause): void {
+  ended(
+    request: InferenceRequest,
+    _assignment: Assignment,
+    cause: EndCause,
+    usage: Usage | undefined,
+    atMs: number,
+  ): void {
     const planned = request.attribute(plannedKey);
     if (planned === undefined) return;
     planned.plan.booking.free();
+    const { route, plan, firstByteAtMs } = planned;
+    this.watcher?.ended(route, plan.mode, usage, firstByteAtMs === undefined ? undefined : atMs - firstByteAtMs);
     if (cause.kind === "error") this.#suspect(planned, false);
   }
 

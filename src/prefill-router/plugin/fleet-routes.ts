@@ -2,6 +2,9 @@
 import type { Logger } from "../../telemetry/log.ts";
 import type { Fleet } from "../fleet/fleet.ts";
 import type { RouteLookup, RouteTable, SetRoute } from "../fleet/route-table.ts";
+import type { SetRuntime } from "../fleet/set-runtime.ts";
+
+const none: ReadonlyMap<string, SetRuntime> = new Map();
 
 export class FleetRoutes implements RouteTable {
   #fleet: Fleet | undefined;
@@ -27,10 +30,14 @@ export class FleetRoutes implements RouteTable {
     this.#fleet?.suspect(route, workerId, isCertain);
   }
 
+  get runtimes(): ReadonlyMap<string, SetRuntime> {
+    return this.#fleet?.runtimes ?? none;
+  }
+
   state(): unknown {
     return {
       failure: this.#failure ?? null,
-      sets: [...(this.#fleet?.runtimes.values() ?? [])].map((runtime) => runtime.state()),
+      sets: [...this.runtimes.values()].map((runtime) => runtime.state()),
     };
   }
 

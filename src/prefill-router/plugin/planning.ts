@@ -6,7 +6,7 @@ import type { Endpoint } from "../../data/endpoint.ts";
 import type { InferenceRequest } from "../../request/inference-request.ts";
 import type { PendingPlanning, PlannerOutcome, PlanOffer, Rejection } from "../../scheduling/contracts.ts";
 import type { PromptDialect, TokenizeOutcome } from "../../tokens/prompt-tokenizer.ts";
-import type { PendingPlan, Plan, PlanOutcome } from "../contracts.ts";
+import type { PendingPlan, Plan, PlanOutcome, PlanRefusal } from "../contracts.ts";
 import type { SetRoute } from "../fleet/route-table.ts";
 import { allowedWorkers, type StageProfiles } from "./allowed-workers.ts";
 import { explainPlan } from "./explain-plan.ts";
@@ -23,6 +23,8 @@ export interface Planned {
   readonly tokenData: Uint32Array | undefined;
   /** Prompt tokens, exact or estimated. */
   readonly isl: number;
+  /** Monotonic; undefined until it is there. */
+  firstByteAtMs: number | undefined;
 }
 
 export interface PlanningInit {
@@ -33,6 +35,7 @@ export interface PlanningInit {
   readonly overloadStatus: number | undefined;
   /** Keeps what was planned for the observers. */
   readonly planned: (planned: Planned) => void;
+  readonly refused: (refusal: PlanRefusal) => void;
   readonly done: (outcome: PlannerOutcome) => void;
 }
 
@@ -146,6 +149,7 @@ export class Planning implements PendingPlanning {
     }
     const { offer, route, overloadStatus } = this.#init;
     if (outcome.kind === "refused") {
+      this.#init.refused(outcome.refusal);
       this.#finish(refusalOfPlan(outcome.refusal, overloadStatus));
       return;
     }
@@ -158,7 +162,7 @@ export class Planning implements PendingPlanning {
     }
     const { priorityJump, strictPriority, policyClass, sessionId } = this.#hints;
     const hintsShown = { priorityJump, strictPriority, policyClass, sessionId };
-    this.#init.planned({ plan, route, hints: this.#hints, tokenData, isl });
+    this.#init.planned({ plan, route, hints: this.#hints, tokenData, isl, firstByteAtMs: undefined });
     this.#finish({
       kind: "planned",
       destinations: [destination],

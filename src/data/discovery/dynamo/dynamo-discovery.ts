@@ -95,10 +95,22 @@ export class DynamoWorkers implements Discovery {
     return this.#listeners.add(listener);
   }
 
+  /** Discovery cannot be reached: what it last said stands. */
+  get isStale(): boolean {
+    return this.#backend?.isStale ?? true;
+  }
+
+  /** Texts in discovery that could not be read as records, ever. */
+  get malformedRecords(): number {
+    return this.#backend?.malformedRecords ?? 0;
+  }
+
   dumpState(): Readonly<Record<string, unknown>> {
     return {
       backend: this.#backendName,
-      isStale: this.#backend?.isStale ?? true,
+      isStale: this.isStale,
+      malformedRecords: this.malformedRecords,
+      faults: this.sets.faults,
       sets: this.sets.sets.map(describeSet),
       withoutFrontend: [...this.#homeless].map(String),
     };
@@ -206,6 +218,8 @@ function identityOf(set: WorkerSet, worker: SetWorker): Pick<EndpointSpec, "name
       ["nvidia.com/dynamo-component", component],
       ["nvidia.com/dynamo-component-class", "worker"],
       ["nvidia.com/dynamo-component-type", worker.role === "decode" ? "decode" : "worker"],
+      // What filters of configurations from before there was a type "decode" look at.
+      ...(worker.role === "decode" ? [["nvidia.com/dynamo-sub-component-type", "decode"] as const] : []),
     ]),
   };
 }
