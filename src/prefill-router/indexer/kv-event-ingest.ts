@@ -7,61 +7,19 @@
 import type { Holder } from "../../data/prefix-index/kv-index.ts";
 import { MalformedMessage } from "../../dynamo/encoding/value-reader.ts";
 import type { EventSourceRecord } from "../../dynamo/records.ts";
-import type { Logger } from "../../telemetry/log.ts";
 import type { WorkerRank } from "../contracts.ts";
 import { ApplyAnswer, CheckAnswer } from "./answer-jobs.ts";
-import { EventApplier, type IngestIndex } from "./event-applier.ts";
+import { EventApplier } from "./event-applier.ts";
 import { createIngestCounters, type IngestCounters } from "./ingest-counters.ts";
+import { type IngestLimits, ingestDefaults, type KvEventIngestOptions, type SourceStatus } from "./ingest-options.ts";
 import { LiveMessage } from "./live-message.ts";
-import { type BufferLimits, RankSource, type SourceState, type WaitingMessage } from "./rank-source.ts";
+import { RankSource, type WaitingMessage } from "./rank-source.ts";
 import { RecoveryLane } from "./recovery-lane.ts";
-import { type RecoveryBytes, RecoveryError, type RecoveryQuery } from "./recovery-query.ts";
+import { type RecoveryBytes, RecoveryError } from "./recovery-query.ts";
 import { type SlicedJob, TimeSlicer } from "./time-slicer.ts";
-
-export interface IngestLimits {
-  readonly concurrentRecoveries: number;
-  readonly attempts: number;
-  readonly firstBackoffMs: number;
-  /** After all attempts failed: until everything is asked for again. */
-  readonly degradedRetryMs: number;
-  /** After first contact, and after the event plane was away: whether something came between subscription and dump is asked once. */
-  readonly settleMs: number;
-  readonly sliceMs: number;
-  /** Longer messages are not applied at once. */
-  readonly inlineBytes: number;
-  readonly buffer: BufferLimits;
-}
-
-export const ingestDefaults: IngestLimits = {
-  concurrentRecoveries: 16,
-  attempts: 8,
-  firstBackoffMs: 200,
-  degradedRetryMs: 30_000,
-  settleMs: 1000,
-  sliceMs: 3,
-  inlineBytes: 64 * 1024,
-  buffer: { events: 16_384, bytes: 16 * 1024 * 1024 },
-};
 
 /** Recoveries in a row for one hole before it is gone over. */
 const maxRounds = 3;
-
-export interface KvEventIngestOptions {
-  readonly index: IngestIndex;
-  readonly query: RecoveryQuery;
-  readonly log: Logger;
-  /** The number under which a rank's blocks stand in the index; undefined when the rank has none any more. */
-  readonly holderChanged: (rank: WorkerRank, holder: Holder | undefined) => void;
-  readonly limits?: Partial<IngestLimits>;
-}
-
-export interface SourceStatus extends WorkerRank {
-  readonly publisherId: bigint;
-  readonly state: SourceState;
-  readonly cursor: number;
-  readonly isDegraded: boolean;
-  readonly waitingMessages: number;
-}
 
 export class KvEventIngest {
   readonly counters: IngestCounters;

@@ -2,7 +2,8 @@
 import { afterEach, describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
 import type { EventSourceRecord, InstanceRecord } from "../../../../src/dynamo/records.ts";
-import { type IngestLimits, KvEventIngest } from "../../../../src/prefill-router/indexer/kv-event-ingest.ts";
+import type { IngestLimits } from "../../../../src/prefill-router/indexer/ingest-options.ts";
+import { KvEventIngest } from "../../../../src/prefill-router/indexer/kv-event-ingest.ts";
 import { RecoveryError, type RecoveryQuery } from "../../../../src/prefill-router/indexer/recovery-query.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
 import { encodeEvents, type PlainData, type PlainEvent } from "../../dynamo/kv-events/event-messages.ts";
