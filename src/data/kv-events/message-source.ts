@@ -53,6 +53,7 @@ class ZeromqSource implements MessageSource {
   readonly #running: Promise<void>;
   readonly #closing = new AbortController();
   #socket: Subscriber | undefined;
+  #watching: Promise<void> | undefined;
 
   constructor(options: MessageSourceOptions) {
     this.#options = options;
@@ -64,6 +65,7 @@ class ZeromqSource implements MessageSource {
     this.#closing.abort();
     this.#socket?.close();
     await this.#running;
+    await this.#watching;
   }
 
   async #run(): Promise<void> {
@@ -92,7 +94,7 @@ class ZeromqSource implements MessageSource {
         await socket.bind(endpoint);
         this.boundEndpoint = socket.lastEndpoint ?? endpoint;
       } else {
-        socket.events.on("disconnect", () => handler.disconnected());
+        this.#watching = this.#watch(socket, handler);
         socket.connect(endpoint);
       }
     } catch (error) {
@@ -100,6 +102,23 @@ class ZeromqSource implements MessageSource {
       this.#socket = undefined;
       if (!this.#closing.signal.aborted)
         log.error({ endpoint, error: String(error) }, "engine events cannot be received");
+    }
+  }
+
+  /** Ends with the socket. */
+  async #watch({ events }: Subscriber, handler: MessageHandler): Promise<void> {
+    try {
+      while (!events.closed) {
+        const { type } = await events.receive();
+        if (type === "disconnect") handler.disconnected();
+        if (type === "end") return;
+      }
+    } catch (error) {
+      if (this.#closing.signal.aborted) return;
+      this.#options.log.warn(
+        { endpoint: this.#options.endpoint, error: String(error) },
+        "lost connections are not seen",
+      );
     }
   }
 
