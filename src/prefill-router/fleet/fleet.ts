@@ -77,6 +77,10 @@ export class Fleet implements RouteTable, WorkerSetListener {
       await events.close();
       return;
     }
+    // Nothing is replayed: what was published meanwhile is asked of the workers.
+    events.onReturn(() => {
+      for (const { ingest } of this.#runtimes.values()) ingest?.resync();
+    });
     this.#planes = { events, requests, query: createRecoveryQuery(requests, recoveryAnswerMs) };
     this.#unsubscribe = this.#init.workers.subscribe(this);
     this.#startedAtMs = this.#init.now();
