@@ -2,8 +2,10 @@
  * The tokenizer of one model. Short prompts are tokenized at once, on the loop; what would hold it, and every model that needs the native
  * tokenizer, goes to the tokenizer thread. Bounds here keep a call on the loop within about two milliseconds.
  */
+import { setImmediate } from "node:timers/promises";
 import type { Logger } from "../telemetry/log.ts";
 import { ByteLevelTokenizer, type CutText, TooMuchWork, UnsureText } from "./bpe/byte-level-tokenizer.ts";
+import { classOf } from "./bpe/character-classes.ts";
 import { type ChatOptions, ChatRenderer } from "./chat/chat-renderer.ts";
 import { NativeTokenizer } from "./native-tokenizer.ts";
 import { type PromptTexts, readPromptInput } from "./prompt-input.ts";
@@ -32,7 +34,7 @@ const maxInlineBytes = 128 * 1024;
 /** Characters outside the cache of messages: known words take about 15 ns each. */
 const maxInlineUnits = 64 * 1024;
 /** Characters of words never met before, which take up to 200 ns each. */
-const maxInlineMergedUnits = 6 * 1024;
+const maxInlineMergedUnits = 4 * 1024;
 const inlineTemplate = { steps: 20_000, milliseconds: 2 };
 
 const processThread = new TokenizerThread();
@@ -66,7 +68,7 @@ export async function createPromptTokenizer(
       "the chat template cannot be used; chats are routed without tokens",
     );
   }
-  return new ModelPromptTokenizer({
+  const created = new ModelPromptTokenizer({
     thread,
     model,
     files,
@@ -76,6 +78,29 @@ export async function createPromptTokenizer(
     vocabularySize: Math.max(idLimit, description.configuredVocabulary),
     timeoutMs: options.timeoutMs ?? defaultTimeoutMs,
   });
+  if (tokenizer.kind === "byte-level") await warmUp(created);
+  return created;
+}
+
+/** As many as Unicode has pages of alphabets: each round has one classed, too. */
+const warmUpRounds = 0x34;
+
+/** The first prompts would otherwise run uncompiled, some twenty times slower: a slice a turn of the loop, before the model serves. */
+async function warmUp(tokenizer: PromptTokenizer): Promise<void> {
+  const ignore = (): void => {};
+  for (let round = 0; round < warmUpRounds; round++) {
+    classOf(round << 8);
+    const content =
+      `${round} signals don't carry trains; they've set the points, über 1,024 times (naïve: 線路)!\n\n`.repeat(8);
+    const messages = [
+      { role: "user", content },
+      { role: "assistant", content: `r${round}` },
+      { role: "user", content: "?" },
+    ];
+    tokenizer.tokenize("completions", Buffer.from(JSON.stringify({ prompt: content })), ignore);
+    tokenizer.tokenize("chat", Buffer.from(JSON.stringify({ messages })), ignore);
+    await setImmediate();
+  }
 }
 
 interface Parts {
