@@ -47,8 +47,14 @@ export interface PlanRequest {
   /** XXH3 of each complete block and the rolling hashes of the chain: u64 as u32 pairs, low word first. Empty where the tokens are not known. */
   readonly blockHashes: Uint32Array;
   readonly sequenceHashes: Uint32Array;
+  /** What running blocks are shared and counted by, one a block, where that is not the chain itself. */
+  readonly trackingHashes?: Uint32Array | undefined;
   readonly loraName?: string | undefined;
   readonly expectedOutputTokens?: number | undefined;
+  /** The booking's id where the caller has one that no other booking has; else one is minted. */
+  readonly bookingId?: string | undefined;
+  /** Waits its turn and is chosen for like any other, but nothing is booked or remembered: the plan's booking does nothing. */
+  readonly isQuery?: boolean;
   /** Seconds this request jumps ahead in its queue; ≥ 0. */
   readonly priorityJump?: number;
   /** Higher goes first, whatever has waited longer. */
@@ -88,6 +94,15 @@ export interface Leg {
   readonly diskBlocks: number;
   readonly cachedTokens: number;
   readonly cost: number;
+  /** Blocks active on the rank once the request runs there. */
+  readonly potentialDecodeBlocks: number;
+  /** Prompt tokens the rank had to compute without the request. */
+  readonly activePrefillTokens: number;
+}
+
+/** A rank that was chosen before, with the prompt tokens it has to compute. */
+export interface PlacedLeg extends WorkerRank {
+  readonly prefillTokens: number;
 }
 
 /** The books of one planned request. Every method may be called late, twice or not at all but `free`, which is idempotent. */
@@ -190,6 +205,8 @@ export interface PrefillRouter {
   capacityChanged(): void;
   /** Chooses as `plan` would now, waits for nothing and books nothing. */
   preview(request: PlanRequest): PlanPreview;
+  /** Books a choice that was made before, here or elsewhere: no queue, no selection. Refused where a rank is gone or a session is bound to another. */
+  place(request: PlanRequest, decode: PlacedLeg, prefill: PlacedLeg | undefined): PlanOutcome;
   /** For /debug and the service's dump; built anew at each call. */
   snapshot(): RouterSnapshot;
   /** Refuses what waits, ends every booking and timer. */

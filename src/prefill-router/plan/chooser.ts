@@ -4,7 +4,7 @@
  */
 import type { KvMatches } from "../../data/prefix-index/kv-index.ts";
 import type { SessionTable } from "../affinity/session-table.ts";
-import type { PlanRefusal, PlanRequest, RankExplanation, Stage, WorkerRank } from "../contracts.ts";
+import type { PlacedLeg, PlanRefusal, PlanRequest, RankExplanation, Stage, WorkerRank } from "../contracts.ts";
 import { mergeConstraints, transferConstraints } from "../stage/taints.ts";
 import type { Selected, Selection, StageRequest } from "../stage.ts";
 import { type BypassDecision, decideBypass, needsPrefillLoad } from "./conditional-disaggregation.ts";
@@ -93,7 +93,7 @@ export class Chooser {
     const settings = this.#options.settingsOf(leg, request.override);
     return {
       isl: request.isl,
-      sequenceHashes: request.sequenceHashes,
+      sequenceHashes: request.trackingHashes ?? request.sequenceHashes,
       // Dynamo does not ask its index for a leg in which an overlap counts nothing.
       matches: settings.overlapScoreCredit === 0 ? undefined : matches,
       loraName: request.loraName,
@@ -168,6 +168,41 @@ export class Chooser {
       decode: { stage: decode, request: decodeRequest, selected: decodeSelection },
       bypass: bypass?.decision,
     };
+  }
+
+  /** A choice made before, if its ranks are still there: who waits, what is cached and who is allowed count no more. */
+  placed(request: PlanRequest, decode: PlacedLeg, prefill: PlacedLeg | undefined, nowMs: number): Choice {
+    const computes = prefill ?? decode;
+    const first = this.#placedLeg(request, computes, prefill === undefined ? "aggregated" : "prefill", nowMs);
+    if ("refusal" in first) return refused(first.refusal);
+    if (prefill === undefined) return { kind: "chosen", prefill: undefined, decode: first, bypass: undefined };
+    const second = this.#placedLeg(request, decode, "decode", nowMs);
+    if ("refusal" in second) return refused(second.refusal);
+    return { kind: "chosen", prefill: first, decode: second, bypass: undefined };
+  }
+
+  #placedLeg(
+    request: PlanRequest,
+    placed: PlacedLeg,
+    kind: LegKind,
+    nowMs: number,
+  ): ChosenLeg | { readonly refusal: PlanRefusal } {
+    const { prefill, decode, random } = this.#options;
+    const stage = prefill.workers.has(placed.workerId) ? prefill : decode;
+    const leg: StageRequest = {
+      ...this.legRequest(request, kind, undefined, undefined),
+      allowedWorkerIds: undefined,
+      constraints: undefined,
+      preferred: undefined,
+      pinned: { workerId: placed.workerId, dpRank: placed.dpRank },
+    };
+    const selection = stage.select(leg, nowMs, random);
+    if (selection.kind === "none") return { refusal: refusalOf(stage.stage, selection) };
+    const bound = this.boundTo(request, stage.stage, nowMs);
+    const moved = this.#movedSession(request, stage.stage, selection, bound, false);
+    if (moved !== undefined) return { refusal: moved };
+    const cachedTokens = Math.max(0, request.isl - placed.prefillTokens);
+    return { stage, request: leg, selected: { ...selection, cachedTokens } };
   }
 
   /** What conditional disaggregation says of the request at this moment; undefined where it does not apply. */

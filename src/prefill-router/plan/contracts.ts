@@ -47,7 +47,11 @@ export interface RouterIndex {
   /** One bounded slice of the work it has put off; true while more is left. */
   upkeep?(nowMs: number): boolean;
   /** Set where no events feed the index: then the router attaches every rank itself. */
-  readonly ownHolders?: { attach(): number; detach(holder: number): void };
+  readonly ownHolders?: {
+    /** `capacityBlocks` is what the rank has room for; undefined = unknown. */
+    attach(capacityBlocks: number | undefined): number;
+    detach(holder: number): void;
+  };
 }
 
 /** The part of a stage that a plan uses. */

@@ -6,8 +6,10 @@ import { randomUUID } from "node:crypto";
 import { silentLogger } from "../../telemetry/log.ts";
 import { SessionTable } from "../affinity/session-table.ts";
 import type {
+  Booking,
   Leg,
   PendingPlan,
+  PlacedLeg,
   Plan,
   PlanOutcome,
   PlanPreview,
@@ -45,6 +47,7 @@ export function createPrefillRouter(
 }
 
 const nothingPending: PendingPlan = { cancel: () => {} };
+const nothingBooked: Booking = { id: "", prefillCompleted: () => {}, outputBlock: () => {}, free: () => {} };
 /** How often what has expired is looked for. */
 const housekeepingMs = 30_000;
 
@@ -111,6 +114,16 @@ class PlanningRouter implements PrefillRouter {
     };
   }
 
+  place(request: PlanRequest, decode: PlacedLeg, prefill: PlacedLeg | undefined): PlanOutcome {
+    if (this.#isClosed) {
+      return this.#announcer.refused({ kind: "closed", message: "the router is closed" }, request);
+    }
+    const nowMs = this.#options.now();
+    const choice = this.#chooser.placed(request, decode, prefill, nowMs);
+    if (choice.kind === "refused") return this.#announcer.refused(choice.refusal, request);
+    return this.#commit(request, choice, "default", 0, nowMs);
+  }
+
   upsertWorker(worker: RouterWorker): void {
     if (!this.#isClosed) this.#roster.upsert(worker);
   }
@@ -164,8 +177,13 @@ class PlanningRouter implements PrefillRouter {
     const nowMs = this.#options.now();
     const { explain } = request;
     if (explain !== undefined) explain(explanationOf(this.#chooser, request, policyClass, waitedMs, nowMs));
-    const choice = this.#chooser.choose(request, nowMs, false);
+    const choice = this.#chooser.choose(request, nowMs, request.isQuery === true);
     if (choice.kind === "refused") return this.#announcer.refused(choice.refusal, request);
+    if (request.isQuery === true) return { kind: "planned", plan: planOf(choice, nothingBooked) };
+    return this.#commit(request, choice, policyClass, waitedMs, nowMs);
+  }
+
+  #commit(request: PlanRequest, choice: Chosen, policyClass: string, waitedMs: number, nowMs: number): PlanOutcome {
     const plan = this.#book(request, choice, nowMs);
     this.#tellIndex(request, choice, nowMs);
     return this.#announcer.planned({
@@ -180,7 +198,7 @@ class PlanningRouter implements PrefillRouter {
   }
 
   #book(request: PlanRequest, choice: Chosen, nowMs: number): Plan {
-    const id = this.#options.mintId();
+    const id = request.bookingId ?? this.#options.mintId();
     const prefill = choice.prefill === undefined ? undefined : bookLeg(choice.prefill, id, nowMs);
     let decode: StageBooking;
     try {
@@ -200,10 +218,7 @@ class PlanningRouter implements PrefillRouter {
       },
       nowMs,
     );
-    const decodeLeg = legOf(choice.decode);
-    return choice.prefill === undefined
-      ? { mode: "aggregated", prefill: undefined, decode: decodeLeg, booking }
-      : { mode: "disaggregated", prefill: legOf(choice.prefill), decode: decodeLeg, booking };
+    return planOf(choice, booking);
   }
 
   #useSession(request: PlanRequest, leg: ChosenLeg, nowMs: number) {
@@ -254,9 +269,27 @@ function bookLeg(leg: ChosenLeg, id: string, nowMs: number): StageBooking {
   return leg.stage.book(id, leg.selected, leg.request, nowMs);
 }
 
+function planOf(choice: Chosen, booking: Booking): Plan {
+  const decode = legOf(choice.decode);
+  return choice.prefill === undefined
+    ? { mode: "aggregated", prefill: undefined, decode, booking }
+    : { mode: "disaggregated", prefill: legOf(choice.prefill), decode, booking };
+}
+
 function legOf({ selected }: ChosenLeg): Leg {
   const { worker, dpRank, deviceBlocks, hostBlocks, diskBlocks, cachedTokens, cost } = selected;
-  return { worker, dpRank, deviceBlocks, hostBlocks, diskBlocks, cachedTokens, cost };
+  const { potentialDecodeBlocks, activePrefillTokens } = selected;
+  return {
+    worker,
+    dpRank,
+    deviceBlocks,
+    hostBlocks,
+    diskBlocks,
+    cachedTokens,
+    cost,
+    potentialDecodeBlocks,
+    activePrefillTokens,
+  };
 }
 
 function lostTokens(leg: ChosenLeg): number {
