@@ -29,10 +29,8 @@ const upkeepBlocks = 512;
 const never = 0x7fff_ffff;
 
 export interface ApproximateKvIndex extends RoutedKvMatcher {
-  /** Blocks the rank has room for, once its worker has told; fewer are evicted in slices. */
-  setCapacity(holder: Holder, blocks: number): void;
-  /** No events feed this index: its user attaches the ranks. */
-  readonly ownHolders: { attach(): Holder; detach(holder: Holder): void };
+  /** No events feed this index: its user attaches the ranks, with the blocks each has room for where its worker tells. */
+  readonly ownHolders: { attach(capacityBlocks?: number): Holder; detach(holder: Holder): void };
 }
 
 export function createApproximateKvIndex(options: ApproximateKvIndexOptions): ApproximateKvIndex {
@@ -86,10 +84,10 @@ class RoutedBlocks implements ApproximateKvIndex {
     return sum;
   }
 
-  attach(): Holder {
+  attach(capacityBlocks?: number): Holder {
     let holder = this.#holders.indexOf(undefined);
     if (holder < 0) holder = this.#holders.length;
-    this.#holders[holder] = this.#seat(this.#blocksPerHolder);
+    this.#holders[holder] = this.#seat(Math.min(capacityBlocks ?? this.#blocksPerHolder, this.#blocksPerHolder));
     return holder;
   }
 
@@ -105,11 +103,6 @@ class RoutedBlocks implements ApproximateKvIndex {
     const { capacity } = blocks;
     this.#leave(holder);
     this.#holders[holder] = this.#seat(capacity);
-  }
-
-  setCapacity(holder: Holder, capacity: number): void {
-    const blocks = this.#holders[holder];
-    if (blocks !== undefined) blocks.capacity = capacity;
   }
 
   blocksOf(holder: Holder): number {

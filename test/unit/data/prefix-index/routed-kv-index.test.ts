@@ -131,16 +131,16 @@ describe("the approximate index", () => {
 
   it("keeps to each rank's capacity, shallow blocks last to go", () => {
     const index = createApproximateKvIndex({ random, blocksPerHolder: 10 });
-    const [a, b] = [index.attach(), index.attach()];
+    const [a, b, small] = [index.attach(), index.attach(), index.ownHolders.attach(4)];
     const long = Array.from({ length: 16 }, (_, i) => i);
     index.routed(a, sequenceOf(long), startMs);
-    expect(depthsOf(index, long, startMs + 1e9)).toEqual([10, 0]);
+    expect(depthsOf(index, long, startMs + 1e9)).toEqual([10, 0, 0]);
     index.routed(a, sequenceOf([90, 91, 92, 93]), startMs + 1e9);
-    expect(depthsOf(index, long, startMs + 1e9)).toEqual([6, 0]);
-    index.setCapacity(a, 4);
+    expect(depthsOf(index, long, startMs + 1e9)).toEqual([6, 0, 0]);
     index.routed(b, sequenceOf([1]), startMs + 1e9);
+    index.routed(small, sequenceOf(long), startMs + 1e9);
     while (index.upkeep(startMs + 1e9));
-    expect([index.blocksOf(a), index.blocksOf(b)]).toEqual([4, 1]);
+    expect([index.blocksOf(a), index.blocksOf(b), index.blocksOf(small)]).toEqual([10, 1, 4]);
   });
 
   it("ignores what is routed to a holder that has left", () => {
