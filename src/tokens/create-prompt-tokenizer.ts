@@ -34,7 +34,7 @@ const maxInlineBytes = 128 * 1024;
 /** Characters outside the cache of messages: known words take about 15 ns each. */
 const maxInlineUnits = 64 * 1024;
 /** Characters of words never met before, which take up to 200 ns each. */
-const maxInlineMergedUnits = 4 * 1024;
+const maxInlineMergedUnits = 6 * 1024;
 const inlineTemplate = { steps: 20_000, milliseconds: 2 };
 
 const processThread = new TokenizerThread();
