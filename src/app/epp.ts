@@ -21,6 +21,7 @@ import { createTracing, type Tracing } from "../telemetry/tracing.ts";
 import { adminRoutes } from "./admin-routes.ts";
 import { tuneCollector } from "./collector.ts";
 import { Configuration } from "./configuration.ts";
+import { createDynamoMetrics } from "./dynamo-metrics.ts";
 import { type Environment, startMetricsPort } from "./metrics-port.ts";
 import { createPluginGauges } from "./plugin-gauges.ts";
 import { createPluginRegistry } from "./plugins.ts";
@@ -122,9 +123,14 @@ async function compose(
   const reaper = setInterval(() => pipeline.reap(exchangeMaxAgeMs), 60_000);
   reaper.unref();
   stack.push(() => Promise.resolve(clearInterval(reaper)));
-  const gauges = createPluginGauges({ metrics, store, pipeline, instances: () => configuration.current.instances });
-  gauges.watchInstances();
-  configuration.onSwap(() => gauges.watchInstances());
+  const instances = () => configuration.current.instances;
+  for (const gauges of [
+    createPluginGauges({ metrics, store, pipeline, instances }),
+    createDynamoMetrics({ metrics, instances }),
+  ]) {
+    gauges.watchInstances();
+    configuration.onSwap(() => gauges.watchInstances());
+  }
   configuration.onSwap((_loaded, previous) => pipeline.drained(previous.plan));
 
   let isDraining = false;

@@ -1,12 +1,15 @@
 /** The metrics of one process: families, the request recorder, and the page that shows them with Node's own metrics, which prom-client collects. */
 import { collectDefaultMetrics, Registry } from "prom-client";
 import { createFamilies, type Families } from "./catalogue.ts";
+import { createDynamoFamilies, type DynamoFamilies } from "./dynamo-catalogue.ts";
 import { renderFamilies } from "./exposition.ts";
 import type { Family } from "./families.ts";
 import { RequestRecorder } from "./request-recorder.ts";
 
 export interface Metrics {
   readonly families: Families;
+  /** Shown once they hold something. */
+  readonly dynamo: DynamoFamilies;
   readonly requests: RequestRecorder;
   /** Runs before every rendering: refreshes gauges that are read rather than counted. */
   onCollect(refresh: () => void): void;
@@ -25,6 +28,7 @@ export interface MetricsOptions {
 
 export function createMetrics(options: MetricsOptions): Metrics {
   const families = createFamilies();
+  const dynamo = createDynamoFamilies();
   const optional: ReadonlySet<Family> = new Set([families.streams, families.streamDuration, families.streamsInflight]);
   const shown = Object.values(families).filter((family) => options.streamMetrics || !optional.has(family));
   const registry = new Registry();
@@ -34,10 +38,12 @@ export function createMetrics(options: MetricsOptions): Metrics {
   let underWay: Promise<string> | undefined;
   const page = async (): Promise<string> => {
     for (const refresh of refreshes) refresh();
-    return (await renderFamilies(shown, () => performance.now())) + (await registry.metrics());
+    const used = Object.values(dynamo).filter((family) => family.size > 0);
+    return (await renderFamilies([...shown, ...used], () => performance.now())) + (await registry.metrics());
   };
   return {
     families,
+    dynamo,
     requests: new RequestRecorder(families),
     onCollect(refresh) {
       refreshes.push(refresh);

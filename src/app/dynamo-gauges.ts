@@ -1,0 +1,143 @@
+/** Gauges of Dynamo's worker sets, routers and indices, and counters that they keep themselves: read when a metrics page is asked for. */
+import type { DynamoWorkers } from "../data/discovery/dynamo/dynamo-discovery.ts";
+import type { SetState, WorkerSet } from "../dynamo/worker-sets/worker-set.ts";
+import type { SetRuntime } from "../prefill-router/fleet/set-runtime.ts";
+import type { IngestCounters, IngestDropReason } from "../prefill-router/indexer/ingest-counters.ts";
+import type { DynamoFamilies } from "../telemetry/dynamo-catalogue.ts";
+import type { Family, Series } from "../telemetry/families.ts";
+import { componentOf } from "./dynamo-watcher.ts";
+
+const setStates: readonly SetState[] = ["ready", "waiting-for-prefill", "incomplete", "conflict", "waiting-for-files"];
+
+/** What of a reason Dynamo counts as an event that was not applied → its status. */
+const statusOfDrop: Readonly<Partial<Record<IngestDropReason, string>>> = {
+  "unknown-parent": "parent_block_not_found",
+  "invalid-block": "invalid_block",
+  "index-full": "capacity_exhausted",
+  "foreign-domain": "unsupported_residency_domain",
+};
+
+/** Adds to counters what totals have grown by since they were last read. */
+class Growth {
+  readonly #seen = new WeakMap<object, Map<Series, number>>();
+
+  add(owner: object, series: Series, total: number): void {
+    let seen = this.#seen.get(owner);
+    if (seen === undefined) {
+      seen = new Map();
+      this.#seen.set(owner, seen);
+    }
+    const grown = total - (seen.get(series) ?? 0);
+    if (grown <= 0) return;
+    series.add(grown);
+    seen.set(series, total);
+  }
+}
+
+export class DynamoGauges {
+  readonly #families: DynamoFamilies;
+  readonly #growth = new Growth();
+
+  constructor(families: DynamoFamilies) {
+    this.#families = families;
+  }
+
+  /** Forgets what was shown; `discovered` and `routed` follow for each plugin. */
+  begin(): void {
+    const families = this.#families;
+    const gauges: readonly Family[] = [
+      families.workerSets,
+      families.discoveryStale,
+      families.malformedRecords,
+      families.sourceMismatch,
+      families.registered,
+      families.indexBlocks,
+      families.indexHeldBlocks,
+      families.indexSize,
+      families.bookings,
+      families.suspects,
+      families.pendingRequests,
+      families.pendingTokens,
+      families.pendingCachedTokens,
+      families.activeDecodeBlocks,
+      families.activePrefillTokens,
+    ];
+    for (const gauge of gauges) gauge.clear();
+  }
+
+  discovered(pluginName: string, workers: Pick<DynamoWorkers, "sets" | "isStale" | "malformedRecords">): void {
+    const { workerSets, discoveryStale, malformedRecords } = this.#families;
+    for (const state of setStates) workerSets.series(state);
+    for (const { state } of workers.sets.sets) workerSets.series(state).add(1);
+    discoveryStale.series(pluginName).set(workers.isStale ? 1 : 0);
+    malformedRecords.series(pluginName).set(workers.malformedRecords);
+  }
+
+  routed(runtime: SetRuntime): void {
+    const { set } = runtime;
+    this.#books(runtime, set);
+    this.#index(runtime, set);
+    if (runtime.ingest === undefined) return;
+    this.#sources(set);
+    this.#events(runtime.ingest.counters, set);
+  }
+
+  #books(runtime: SetRuntime, set: WorkerSet): void {
+    const families = this.#families;
+    const { model, namespace } = set;
+    const { bookings, queue, loads, topology, workers } = runtime.router.snapshot();
+    families.bookings.series(model, namespace).add(bookings);
+    families.suspects.series(model, namespace).add(workers.filter(({ isSuspect }) => isSuspect).length);
+    const type = topology === "disaggregated" ? "prefill" : "decode";
+    for (const { policyClass, requests, rawTokens, cachedTokens } of queue) {
+      families.pendingRequests.series(model, type, policyClass).add(requests);
+      families.pendingTokens.series(model, type, policyClass).add(rawTokens);
+      families.pendingCachedTokens.series(model, type, policyClass).add(cachedTokens);
+    }
+    const component = componentOf(set);
+    for (const stage of ["prefill", "decode"] as const) {
+      for (const { workerId, dpRank, activeDecodeBlocks, activePrefillTokens } of loads[stage]) {
+        const rank = [workerId.toString(), String(dpRank), stage] as const;
+        families.activeDecodeBlocks.series(...rank).set(activeDecodeBlocks);
+        families.activePrefillTokens.series(...rank).set(activePrefillTokens);
+        families.registered.series(namespace, component, ...rank).set(1);
+      }
+    }
+  }
+
+  #index({ indexSize }: SetRuntime, { model, namespace }: WorkerSet): void {
+    if (indexSize === undefined) return;
+    this.#families.indexBlocks.series(model, namespace).add(indexSize.blocks);
+    this.#families.indexHeldBlocks.series(model, namespace).add(indexSize.heldBlocks);
+    this.#families.indexSize.series(model, namespace).add(indexSize.sizeBytes);
+  }
+
+  #sources({ model, workers }: WorkerSet): void {
+    for (const { role, instance, card, sources } of workers.values()) {
+      const { namespace, component, endpoint } = instance;
+      const type = role === "prefill" ? "prefill" : "decode";
+      // After a remote prefill the decode worker's cache plays no part, so that it need not publish any.
+      const isMissing = role !== "decode" && sources.size < card.runtime.dataParallelSize;
+      this.#families.sourceMismatch.series(model, type, namespace, component, endpoint).add(isMissing ? 1 : 0);
+    }
+  }
+
+  #events(counters: IngestCounters, set: WorkerSet): void {
+    const { eventsApplied, eventsDropped, recoveries, skippedEvents } = this.#families;
+    const { model, namespace } = set;
+    const component = componentOf(set);
+    const grow = (series: Series, total: number): void => this.#growth.add(counters, series, total);
+    for (const kind of ["stored", "removed", "cleared"] as const) {
+      grow(eventsApplied.series(namespace, component, kind, "ok"), counters[kind]);
+    }
+    for (const [reason, count] of Object.entries(counters.dropped) as [IngestDropReason, number][]) {
+      if (count === 0) continue;
+      grow(eventsDropped.series(model, namespace, reason), count);
+      const status = statusOfDrop[reason];
+      if (status !== undefined) grow(eventsApplied.series(namespace, component, "stored", status), count);
+    }
+    grow(recoveries.series(model, namespace, "done"), counters.recoveriesDone);
+    grow(recoveries.series(model, namespace, "failed"), counters.recoveriesFailed);
+    grow(skippedEvents.series(model, namespace), counters.skippedIds);
+  }
+}
