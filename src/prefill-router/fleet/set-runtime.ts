@@ -2,6 +2,7 @@
  * Everything that runs for one worker set: its index and the events that feed it, its router, its tokenizer. Made when the set has a card and
  * closed with it; a set whose card changes gets a new one.
  */
+import type { DynamoRegistration } from "../../dynamo/discovery/registration.ts";
 import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
 import { parseActiveLoad } from "../../dynamo/kv-events/active-load.ts";
 import type { ModelCard } from "../../dynamo/model-card/model-card.ts";
@@ -16,6 +17,7 @@ import type { RecoveryQuery } from "../indexer/recovery-query.ts";
 import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
 import { createPrefillRouter } from "../plan/prefill-router.ts";
 import { hasQueue } from "../policy/policy-class.ts";
+import { ReplicaSync } from "../replica-sync/replica-sync.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
 import type { WorkerStage } from "../stage.ts";
 import { type ChannelLookup, EventFeeds } from "./event-feeds.ts";
@@ -38,6 +40,8 @@ export interface SetRuntimeInit {
   readonly now: () => number;
   readonly random: () => number;
   readonly observers: readonly RouterObserver[];
+  /** Where this router's channels are registered, under whose instance id it speaks to its replicas. Undefined: they are told nothing. */
+  readonly registration?: DynamoRegistration | undefined;
 }
 
 const kvEventsTopic = "kv-events";
@@ -52,6 +56,7 @@ export class SetRuntime {
   readonly ingest: KvEventIngest | undefined;
   /** Read live; undefined where no cache is known of. */
   readonly indexSize: IndexSize | undefined;
+  readonly replicas: ReplicaSync | undefined;
   readonly #init: SetRuntimeInit;
   readonly #feeds: EventFeeds;
   readonly #workers = new Map<bigint, SetWorker>();
@@ -100,6 +105,20 @@ export class SetRuntime {
       readmit: (id) => this.router.suspectWorker(id, 0),
     });
     this.#feeds = new EventFeeds(init.plane, init.channels, log);
+    const { registration, plane } = init;
+    if (registration !== undefined && settings.config.routerReplicaSync) {
+      this.replicas = new ReplicaSync({
+        routerId: registration.instanceId,
+        registration,
+        plane,
+        hear: (scope, topic, handler) => this.#feeds.hear(scope, topic, handler),
+        stages: this.stages,
+        capacityChanged: () => this.router.capacityChanged(),
+        bookingExpiryMs: planConfig.activeRequestExpiryMs,
+        now,
+        log,
+      });
+    }
     if (index.fed !== undefined) {
       this.ingest = new KvEventIngest({
         index: index.fed,
@@ -153,6 +172,7 @@ export class SetRuntime {
     this.#workers.set(worker.id, worker);
     this.suspects.forget(worker.id);
     this.router.upsertWorker(routerWorkerOf(worker));
+    this.replicas?.workerAdded(worker);
     this.#hear(worker);
   }
 
@@ -173,14 +193,16 @@ export class SetRuntime {
     this.suspects.forget(workerId);
     this.ingest?.workerGone(workerId);
     this.router.removeWorker(workerId);
+    this.replicas?.workerRemoved(workerId);
   }
 
   channelOpened(channel: EventChannelRecord): void {
-    this.#feeds.opened(channel);
+    if (this.replicas?.owns(channel) !== true) this.#feeds.opened(channel);
   }
 
   channelClosed(channel: EventChannelRecord): void {
     this.#feeds.closed(channel);
+    this.replicas?.channelClosed(channel);
   }
 
   /** For /debug. */
@@ -191,6 +213,7 @@ export class SetRuntime {
       suspects: this.suspects.excluded.map(String),
       index: sizeOf(this.indexSize),
       router: this.router.snapshot(),
+      replicas: this.replicas?.state() ?? null,
       events:
         this.ingest === undefined
           ? null
@@ -207,6 +230,7 @@ export class SetRuntime {
     const tokenizer = this.#tokenizer;
     this.#tokenizer = undefined;
     this.#routes.clear();
+    await this.replicas?.close();
     await this.#feeds.close();
     await tokenizer?.close();
   }
