@@ -46,6 +46,17 @@ export interface EndpointName {
   readonly endpoint: string;
 }
 
+export interface ChatConfig {
+  readonly toolCallParser: string | undefined;
+  readonly reasoningParser: string | undefined;
+  /** "json_string" or "json_object". */
+  readonly toolCallArgumentsFormat: string | undefined;
+  readonly defaultThinkingMode: string | undefined;
+  readonly excludesToolsWhenChoiceNone: boolean;
+  /** The card asks for additions to the prompt (`prompt_context`). */
+  readonly hasPromptContext: boolean;
+}
+
 export interface RuntimeConfig {
   readonly totalKvBlocks: number | undefined;
   readonly maxNumSeqs: number | undefined;
@@ -55,6 +66,8 @@ export interface RuntimeConfig {
   readonly hasLocalIndexer: boolean;
   readonly publishesKvEvents: boolean;
   readonly isEagle: boolean;
+  /** What else decides the text that a chat becomes. */
+  readonly chat?: ChatConfig;
   readonly taints: readonly string[];
   readonly stableRoutingId: string | undefined;
   readonly topologyDomains: ReadonlyMap<string, string>;

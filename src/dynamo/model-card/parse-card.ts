@@ -118,6 +118,14 @@ function readRuntime(card: Fields): RuntimeConfig {
     publishesKvEvents:
       fields.boolean("kv_event_publishing_enabled", true) && (mode === undefined || mode === "framework_v1"),
     isEagle: fields.boolean("enable_eagle", false),
+    chat: {
+      toolCallParser: fields.optionalString("tool_call_parser"),
+      reasoningParser: fields.optionalString("reasoning_parser"),
+      toolCallArgumentsFormat: fields.optionalString("tool_call_arguments_format"),
+      defaultThinkingMode: thinkingModeOf(fields),
+      excludesToolsWhenChoiceNone: fields.boolean("exclude_tools_when_tool_choice_none", true),
+      hasPromptContext: !card.isAbsent("prompt_context") && card.list("prompt_context").length > 0,
+    },
     taints: fields.strings("taints"),
     stableRoutingId: fields.optionalString("stable_routing_id"),
     topologyDomains: fields.stringMap("topology_domains"),
@@ -134,6 +142,12 @@ function readRuntime(card: Fields): RuntimeConfig {
           },
         }),
   };
+}
+
+/** runtime_data is the engine's own: what has another shape there says nothing here. */
+function thinkingModeOf(fields: Fields): string | undefined {
+  const mode = fields.optionalFields("runtime_data")?.object["default_thinking_mode"];
+  return typeof mode === "string" ? mode : undefined;
 }
 
 function enforcementOf(fields: Fields): RuntimeConfig["kvTransferEnforcement"] {

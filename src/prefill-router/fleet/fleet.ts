@@ -19,6 +19,7 @@ import type { PromptTokenizer } from "../../tokens/prompt-tokenizer.ts";
 import { createRecoveryQuery, type RecoveryQuery } from "../indexer/recovery-query.ts";
 import type { RouterObserver } from "../plan/contracts.ts";
 import type { Environment } from "../settings/environment.ts";
+import { chatOptionsOf } from "./chat-options.ts";
 import type { FleetSettings } from "./fleet-settings.ts";
 import type { RouteLookup, RouteTable, SetRoute } from "./route-table.ts";
 import { SetRuntime } from "./set-runtime.ts";
@@ -238,7 +239,12 @@ export class Fleet implements RouteTable, WorkerSetListener {
     if (tokenizer === undefined) throw new Error("the model card names no tokenizer.json");
     return createPromptTokenizer(
       { tokenizer, tokenizerConfig, chatTemplate, config },
-      { modelName: set.model, logger: this.#init.log, timeoutMs: this.#init.tokenizerTimeoutMs },
+      {
+        modelName: set.model,
+        logger: this.#init.log,
+        timeoutMs: this.#init.tokenizerTimeoutMs,
+        chat: chatOptionsOf(set.card?.runtime.chat),
+      },
     );
   }
 }

@@ -116,6 +116,7 @@ function createRouter(parameters: DynamoPrefillRouterParameters, context: Plugin
     routes,
     begin,
     profiles: { decode: parameters.decodeProfile, prefill: parameters.prefillProfile },
+    log: context.log,
     sendsLegacyHeaders: parameters.legacyHeaders ?? isTruthy(environment["DYN_EPP_LEGACY_HEADERS"]),
     injectsTokens: parameters.injectTokens,
     overloadStatus: parameters.overloadStatus ?? overloadStatusOf(environment["DYN_HTTP_OVERLOAD_STATUS_CODE"]),

@@ -21,6 +21,7 @@ import {
   type RequestObserver,
   type Usage,
 } from "../../scheduling/contracts.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { RouteTable } from "../fleet/route-table.ts";
 import type { SetRuntime } from "../fleet/set-runtime.ts";
 import { decodeProfileOf, type StageProfiles } from "./allowed-workers.ts";
@@ -34,7 +35,7 @@ import { spliceTokenData } from "./token-data-edit.ts";
 export interface OwnedRoutes extends RouteTable {
   readonly isReady: boolean;
   readonly runtimes: ReadonlyMap<string, SetRuntime>;
-  state(): unknown;
+  state(): Readonly<Record<string, unknown>>;
   close(): Promise<void>;
 }
 
@@ -47,6 +48,7 @@ export interface DynamoPrefillRouterInit {
   readonly sendsLegacyHeaders: boolean;
   readonly injectsTokens: boolean;
   readonly overloadStatus: number | undefined;
+  readonly log: Logger;
 }
 
 const plannedKey = new AttributeKey<Planned>("dynamo-plan");
@@ -57,6 +59,9 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
   readonly #init: DynamoPrefillRouterInit;
   /** Hears of every planned request, for metrics. */
   watcher: PlanWatcher | undefined;
+
+  /** Requests that were routed by load alone because their tokens could not be had. */
+  #untokenized = 0;
 
   constructor(init: DynamoPrefillRouterInit) {
     this.#init = init;
@@ -76,7 +81,7 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
   }
 
   dumpState(): unknown {
-    return this.#init.routes.state();
+    return { untokenized: this.#untokenized, ...this.#init.routes.state() };
   }
 
   close(): Promise<void> {
@@ -99,6 +104,7 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
       route,
       profiles,
       overloadStatus,
+      untokenized: (reason) => this.#noteUntokenized(reason),
       planned: (planned) => request.setAttribute(plannedKey, planned),
       refused: (refusal) => watcher?.refused(route, request.parsed.api, refusal),
       done,
@@ -161,6 +167,14 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
     const { route, plan, firstByteAtMs } = planned;
     this.watcher?.ended(route, plan.mode, usage, firstByteAtMs === undefined ? undefined : atMs - firstByteAtMs);
     if (cause.kind === "error") this.#suspect(planned, false);
+  }
+
+  /** Logged ever more rarely: a tokenizer that is gone fails for every request. */
+  #noteUntokenized(reason: string): void {
+    const count = ++this.#untokenized;
+    if ((count & (count - 1)) === 0) {
+      this.#init.log.warn({ reason, count }, "prompts cannot be tokenized: such requests are routed by load alone");
+    }
   }
 
   #suspect({ plan, route }: Planned, isCertain: boolean): void {

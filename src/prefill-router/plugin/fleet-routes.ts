@@ -34,7 +34,7 @@ export class FleetRoutes implements RouteTable {
     return this.#fleet?.runtimes ?? none;
   }
 
-  state(): unknown {
+  state(): Readonly<Record<string, unknown>> {
     return {
       failure: this.#failure ?? null,
       sets: [...this.runtimes.values()].map((runtime) => runtime.state()),

@@ -36,6 +36,8 @@ export interface PlanningInit {
   /** Keeps what was planned for the observers. */
   readonly planned: (planned: Planned) => void;
   readonly refused: (refusal: PlanRefusal) => void;
+  /** The prompt's tokens could not be had: the request goes on without. */
+  readonly untokenized: (reason: string) => void;
   readonly done: (outcome: PlannerOutcome) => void;
 }
 
@@ -106,8 +108,17 @@ export class Planning implements PendingPlanning {
       case "none":
         this.#plan(undefined, undefined, Math.ceil(request.body.length / bytesPerToken));
         return;
+      case "failed":
+        // Not the client's fault, and the frontend tokenizes by itself: routed by load alone rather than refused.
+        this.#init.untokenized(outcome.message);
+        this.#plan(undefined, undefined, Math.ceil(request.body.length / bytesPerToken));
+        return;
+      case "invalid":
+      case "timeout":
+        this.#finish(refusalOfTokens(outcome.kind, outcome.message));
+        return;
       default:
-        this.#finish(refusalOfTokens(outcome));
+        outcome satisfies never;
     }
   }
 

@@ -1,6 +1,5 @@
 /** What a client is told when its request cannot be planned. Names no worker and holds no prompt text. */
 import { type Rejection, reject } from "../../scheduling/contracts.ts";
-import type { TokenizeFailure } from "../../tokens/prompt-tokenizer.ts";
 import type { PlanRefusal } from "../contracts.ts";
 
 /** `overloadStatus` is what the operator wants overload to be answered with; undefined: 429. */
@@ -33,20 +32,10 @@ export function refusalOfPlan(refusal: PlanRefusal, overloadStatus: number | und
   }
 }
 
-export function refusalOfTokens(failure: TokenizeFailure): Rejection {
-  switch (failure.kind) {
-    case "invalid":
-      return reject("BadRequest", failure.message, { errorCode: "invalid_prompt" });
-    case "timeout":
-      return reject("GatewayTimeout", failure.message, { errorCode: "tokenizer_timeout" });
-    case "failed":
-      return reject("ServiceUnavailable", failure.message, {
-        errorCode: "tokenizer_unavailable",
-        retryAfterSeconds: 1,
-      });
-    default:
-      return failure.kind satisfies never;
-  }
+export function refusalOfTokens(kind: "invalid" | "timeout", message: string): Rejection {
+  return kind === "invalid"
+    ? reject("BadRequest", message, { errorCode: "invalid_prompt" })
+    : reject("GatewayTimeout", message, { errorCode: "tokenizer_timeout" });
 }
 
 /** OpenAI's wording and code, which clients know. */
