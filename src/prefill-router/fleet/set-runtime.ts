@@ -95,6 +95,7 @@ export class SetRuntime {
     });
     this.suspects = new Suspects({
       addressOf: (id) => addressOf(this.#workers.get(id)),
+      isDispensable: (id) => this.#hasStandIn(id),
       exclude: (id) => {
         log.warn(
           { worker: id.toString(), set: set.key },
@@ -233,6 +234,15 @@ export class SetRuntime {
     await this.replicas?.close();
     await this.#feeds.close();
     await tokenizer?.close();
+  }
+
+  /** Another worker of its kind may be chosen. */
+  #hasStandIn(workerId: bigint): boolean {
+    const isPrefill = this.#workers.get(workerId)?.role === "prefill";
+    for (const { id, role } of this.#workers.values()) {
+      if (id !== workerId && (role === "prefill") === isPrefill && !this.suspects.isExcluded(id)) return true;
+    }
+    return false;
   }
 
   /** Subscribes first and asks for the past then: what is published in between is in one of the two. */

@@ -1,12 +1,15 @@
 /**
  * Workers whose answers were refused or broke off. Whether such a worker is gone is asked of its process: one TCP connection to its request
- * plane, and again every second until it listens or its record leaves. Asked at most once at a time and five times a second a worker.
+ * plane, and again every second until it listens or its record leaves. Asked at most once at a time and fifty times a second a worker. A refusal
+ * blames both legs of a request, so the last worker of a kind stays in the choice until its process has been asked.
  */
 import { connect } from "node:net";
 
 export interface SuspectsInit {
   /** "host:port" where the worker listens; undefined: cannot be asked. */
   addressOf(workerId: bigint): string | undefined;
+  /** Others can do its work for as long as it takes to ask. */
+  isDispensable(workerId: bigint): boolean;
   exclude(workerId: bigint): void;
   readmit(workerId: bigint): void;
   readonly connectTimeoutMs?: number;
@@ -14,9 +17,13 @@ export interface SuspectsInit {
 }
 
 const restMs = 200;
+/** Rest of one that listened a moment ago and was refused again. */
+const shortRestMs = 20;
 
 interface Suspect {
   isExcluded: boolean;
+  /** It listened when it was asked last; not asked at the moment. */
+  isResting: boolean;
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -39,16 +46,24 @@ export class Suspects {
     return [...this.#suspects].filter(([, { isExcluded }]) => isExcluded).map(([id]) => id);
   }
 
+  isExcluded(workerId: bigint): boolean {
+    return this.#suspects.get(workerId)?.isExcluded === true;
+  }
+
   /** `isCertain`: out of the choice until it is seen to listen, rather than once it is seen not to. */
   suspect(workerId: bigint, isCertain: boolean): void {
     if (this.#isClosed) return;
     let suspect = this.#suspects.get(workerId);
     if (suspect === undefined) {
-      suspect = { isExcluded: false, timer: undefined };
+      suspect = { isExcluded: false, isResting: false, timer: undefined };
       this.#suspects.set(workerId, suspect);
       this.#probe(workerId, suspect);
+    } else if (isCertain && suspect.isResting) {
+      suspect.isResting = false;
+      clearTimeout(suspect.timer);
+      this.#probeAfter(shortRestMs, workerId, suspect);
     }
-    if (isCertain) this.#exclude(workerId, suspect);
+    if (isCertain && this.#init.isDispensable(workerId)) this.#exclude(workerId, suspect);
   }
 
   /** Its record has left, or is a new process's. */
@@ -94,13 +109,20 @@ export class Suspects {
       suspect.isExcluded = false;
       this.#init.readmit(workerId);
     }
-    suspect.timer = setTimeout(
-      () => {
-        if (suspect.isExcluded) this.#probe(workerId, suspect);
-        else this.#suspects.delete(workerId);
-      },
-      isListening ? restMs : this.#againMs,
-    );
+    suspect.isResting = isListening;
+    if (!isListening) {
+      this.#probeAfter(this.#againMs, workerId, suspect);
+      return;
+    }
+    suspect.timer = setTimeout(() => {
+      if (suspect.isExcluded) this.#probe(workerId, suspect);
+      else this.#suspects.delete(workerId);
+    }, restMs);
+    suspect.timer.unref();
+  }
+
+  #probeAfter(ms: number, workerId: bigint, suspect: Suspect): void {
+    suspect.timer = setTimeout(() => this.#probe(workerId, suspect), ms);
     suspect.timer.unref();
   }
 }

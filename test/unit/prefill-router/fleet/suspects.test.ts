@@ -21,7 +21,7 @@ async function refusing(): Promise<string> {
   return address;
 }
 
-function watch(address: string | undefined) {
+function watch(address: string | undefined, isDispensable = true) {
   const steps: string[] = [];
   let wake: (() => void) | undefined;
   const note = (step: string): void => {
@@ -30,6 +30,7 @@ function watch(address: string | undefined) {
   };
   const suspects = new Suspects({
     addressOf: () => address,
+    isDispensable: () => isDispensable,
     exclude: (id) => note(`out ${id}`),
     readmit: (id) => note(`in ${id}`),
     againMs: 5,
@@ -83,6 +84,25 @@ describe("Suspects", () => {
     await new Promise<void>((resolve) => again.listen(Number(address.split(":")[1]), "127.0.0.1", resolve));
     closers.push(() => new Promise((resolve) => again.close(resolve)));
     expect(await until(2)).toEqual(["out 7", "in 7"]);
+  });
+
+  it("leaves a certain suspect that nobody stands in for in the choice until it is seen not to listen", async () => {
+    const { suspects, steps, until } = watch(await refusing(), false);
+    suspects.suspect(7n, true);
+    expect(steps).toEqual([]);
+    expect(suspects.isExcluded(7n)).toBe(false);
+    expect(await until(1)).toEqual(["out 7"]);
+    expect(suspects.isExcluded(7n)).toBe(true);
+  });
+
+  it("asks a worker again soon that listened and is refused again", async () => {
+    const { suspects, until } = watch((await listening()).address);
+    suspects.suspect(7n, true);
+    await until(2);
+    const beganMs = performance.now();
+    suspects.suspect(7n, true);
+    expect(await until(4)).toEqual(["out 7", "in 7", "out 7", "in 7"]);
+    expect(performance.now() - beganMs).toBeLessThan(150);
   });
 
   it("asks once at a time, however many answers fail", async () => {
