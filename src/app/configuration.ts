@@ -16,6 +16,8 @@ export interface ConfigurationOptions {
   /** File to load and watch; undefined: `text`, or the default configuration. */
   readonly file: string | undefined;
   readonly text: string | undefined;
+  /** What messages call the text; default: --config-text. */
+  readonly source?: string | undefined;
   readonly registry: PluginRegistry;
   contextFor(name: string, lookup: (name: string) => unknown): PluginContext;
   readonly log: Logger;
@@ -57,7 +59,8 @@ export class Configuration {
 
   private constructor(options: ConfigurationOptions) {
     this.#options = options;
-    this.#source = options.file ?? (options.text === undefined ? "the default configuration" : "--config-text");
+    const text = options.text === undefined ? "the default configuration" : (options.source ?? "--config-text");
+    this.#source = options.file ?? text;
   }
 
   /** Throws ConfigError. */

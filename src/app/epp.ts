@@ -50,6 +50,8 @@ export interface EppOptions {
   readonly namespace: string;
   /** Names of the flags that were given; default: none. */
   readonly given?: ReadonlySet<string>;
+  /** Where the text of the configuration is from, for messages; default: the flag. */
+  readonly configurationSource?: string;
   /** Where Kubernetes and OpenTelemetry leave their settings; default: nothing is set. */
   readonly environment?: Environment;
 }
@@ -78,21 +80,23 @@ export async function startEpp(options: EppOptions): Promise<RunningEpp> {
 }
 
 async function compose(
-  { settings, log, version, namespace, given = new Set(), environment = {} }: EppOptions,
+  { settings, log, version, namespace, given = new Set(), environment = {}, configurationSource }: EppOptions,
   stack: (() => Promise<void>)[],
   close: () => Promise<void>,
 ): Promise<RunningEpp> {
   const metrics = createMetrics({ streamMetrics: settings["enable-grpc-stream-metrics"], version });
   const store = createEndpointStore(log);
+  const pluginEnvironment = withFlags(environment, settings);
   const configuration = await Configuration.start({
     file: settings["config-file"] === "" ? undefined : settings["config-file"],
     text: settings["config-text"] === "" ? undefined : settings["config-text"],
+    source: configurationSource,
     registry: createPluginRegistry(),
     contextFor: (name, plugin) => ({
       name,
       log: log.child({ plugin: name }),
       endpoints: store,
-      environment: settings["dynamo-legacy-headers"] ? { ...environment, DYN_EPP_LEGACY_HEADERS: "true" } : environment,
+      environment: pluginEnvironment,
       plugin,
       now,
       random: Math.random,
@@ -198,6 +202,16 @@ async function compose(
       await close();
     },
     close,
+  };
+}
+
+/** Plugins that take their settings from the environment find there what flags say of them. */
+function withFlags(environment: Environment, settings: EppSettings): Environment {
+  const frontends = settings["dynamo-frontend"];
+  return {
+    ...environment,
+    ...(settings["dynamo-legacy-headers"] ? { DYN_EPP_LEGACY_HEADERS: "true" } : {}),
+    ...(frontends.length > 0 ? { DYN_EPP_FRONTENDS: frontends.join(",") } : {}),
   };
 }
 

@@ -31,9 +31,10 @@ export interface MetricsPortOptions {
 
 const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/** Resolves once bound. Throws ConfigError for flags that cannot be met, CertificateError, or the system's error. */
+/** Resolves once bound; a port below 0 serves nothing and has the number 0. Throws ConfigError for flags that cannot be met, CertificateError, or the system's error. */
 export async function startMetricsPort(options: MetricsPortOptions): Promise<Pick<AdminServer, "port" | "close">> {
   const { settings, log } = options;
+  if (settings["metrics-port"] < 0) return { port: 0, close: () => Promise.resolve() };
   const authorize = await accessOf(options);
   const folder = settings["metrics-cert-dir"];
   const clientCaFile = settings["metrics-client-ca-file"];

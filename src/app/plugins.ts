@@ -11,6 +11,7 @@ import { tokenProducerDefinition } from "../data/producers/token-producer.ts";
 import { concurrencyDetector } from "../flow-control/concurrency-detector.ts";
 import { utilizationDetector } from "../flow-control/utilization-detector.ts";
 import { dynamoPrefillRouterDefinition } from "../prefill-router/plugin/dynamo-prefill-router-plugin.ts";
+import { routerScorerDefinitions } from "../prefill-router/plugin/go-generation/router-scorers.ts";
 import { parserTypes } from "../request/parser-set.ts";
 import { builtinPlugins, deprecatedTypes, knownUnbuilt } from "../scheduling/builtin.ts";
 
@@ -39,6 +40,7 @@ export function createPluginRegistry(): PluginRegistry {
     ...parsers,
     ...producers,
     dynamoPrefillRouterDefinition as unknown as PluginDefinition,
+    ...(routerScorerDefinitions as readonly PluginDefinition[]),
     utilizationDetector as PluginDefinition,
     concurrencyDetector as PluginDefinition,
   ];
@@ -49,6 +51,7 @@ export function createPluginRegistry(): PluginRegistry {
     unbuilt: knownUnbuilt,
     deprecated: new Map([
       ...deprecatedTypes,
+      ["label-filter", { use: "by-label", note: "the name of Dynamo's picker in Go; use label-selector-filter" }],
       ["tokenizer", { use: "token-producer", note: "it is called token-producer" }],
     ]),
   };

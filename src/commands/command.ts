@@ -11,6 +11,13 @@ export interface Command {
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
+/** Settings after variables of a peer were read into them. */
+export interface Adapted<Values = unknown> {
+  readonly values: Values;
+  readonly warnings: readonly string[];
+  readonly faults: readonly string[];
+}
+
 export interface CommandSpec<Table extends FlagTable> {
   readonly name: string;
   readonly summary: string;
@@ -18,6 +25,8 @@ export interface CommandSpec<Table extends FlagTable> {
   readonly description: string;
   readonly examples: readonly string[];
   readonly flags: Table;
+  /** Reads variables of a peer whose place the command takes. `given`: flags that were given, which go before them. */
+  adapt?(values: FlagValues<Table>, given: ReadonlySet<string>, environment: Environment): Adapted<FlagValues<Table>>;
   /** Faults a single flag cannot show, e.g. two that exclude each other. */
   validate?(values: FlagValues<Table>, given: ReadonlySet<string>): readonly string[];
   run(values: FlagValues<Table>, given: ReadonlySet<string>, warnings: readonly string[]): Promise<number>;
@@ -58,17 +67,20 @@ export function defineCommand<const Table extends FlagTable>(spec: CommandSpec<T
         process.stdout.write(`${help}\n`);
         return exitCode.ok;
       }
-      const faults = [
+      const unchanged = { values: parsed.values, warnings: [], faults: [] };
+      const adapted = spec.adapt?.(parsed.values, parsed.given, environment) ?? unchanged;
+      const early = [
         ...parsed.faults,
         ...parsed.positional.map((argument) => `unexpected argument ${JSON.stringify(argument)}`),
-        ...(parsed.faults.length === 0 ? (spec.validate?.(parsed.values, parsed.given) ?? []) : []),
+        ...adapted.faults,
       ];
+      const faults = early.length > 0 ? early : (spec.validate?.(adapted.values, parsed.given) ?? []);
       if (faults.length > 0) {
         for (const fault of faults) process.stderr.write(`signalbox ${spec.name}: ${fault}\n`);
         process.stderr.write(`See signalbox ${spec.name} --help.\n`);
         return exitCode.usage;
       }
-      return await spec.run(parsed.values, parsed.given, parsed.warnings);
+      return await spec.run(adapted.values, parsed.given, [...parsed.warnings, ...adapted.warnings]);
     },
   };
 }

@@ -37,9 +37,9 @@ export const eppFlags = {
     group: "Serving",
     type: "int",
     default: 9090,
-    min: 0,
+    min: -1,
     max: 65535,
-    help: "Port of /metrics, /healthz, /readyz and /debug.",
+    help: "Port of /metrics, /healthz, /readyz and /debug. 0 picks a free one, -1 serves none.",
   },
   transport: {
     group: "Serving",
@@ -170,6 +170,13 @@ export const eppFlags = {
     type: "bool",
     default: false,
     help: "Send the scores of the candidates that survived the filters as dynamic metadata.",
+  },
+  "dynamo-frontend": {
+    group: "Configuration",
+    type: "strings",
+    default: [],
+    placeholder: "ip:port,...",
+    help: "With dynamo-discovery, where its parameters name none: frontends of Dynamo workers. ip:port serves all of them, :port stands beside each, WORKER=ip:port is one worker's own.",
   },
   "dynamo-legacy-headers": {
     group: "Configuration",

@@ -1,4 +1,6 @@
 /** What `signalbox epp` refuses although each flag is well formed: flags that exclude each other, need another, or are not built yet. */
+
+import { parseFrontendList } from "../data/discovery/dynamo/frontend-map.ts";
 import { parseEndpointList } from "../data/discovery/static.ts";
 import { parseBytes } from "../data/duration.ts";
 import type { EppSettings } from "./epp-flags.ts";
@@ -29,6 +31,8 @@ export function faultsOfEppFlags(settings: EppSettings, given: ReadonlySet<strin
     const { faults: listFaults } = parseEndpointList(settings.endpoints.join(","), "default");
     faults.push(...listFaults.map((fault) => `--endpoints: ${fault}`));
   }
+  const { faults: frontendFaults } = parseFrontendList(settings["dynamo-frontend"]);
+  faults.push(...frontendFaults.map((fault) => `--dynamo-frontend: ${fault}`));
   for (const name of ["grpc-max-recv-msg-size", "grpc-max-send-msg-size"] as const) {
     if (settings[name] !== "" && parseBytes(settings[name]) === undefined) {
       faults.push(`--${name}: expected a number of bytes like "4194304" or "64Mi"`);

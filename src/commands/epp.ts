@@ -8,6 +8,7 @@ import { ConfigError } from "../config/complete-config.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { createLogger, type LogLevel, levelOfVerbosity } from "../telemetry/logger.ts";
 import { defineCommand, exitCode } from "./command.ts";
+import { adaptToDynamo } from "./epp-dynamo.ts";
 import { type EppSettings, eppFlags } from "./epp-flags.ts";
 import { faultsOfEppFlags } from "./epp-validation.ts";
 
@@ -76,14 +77,18 @@ export const epp = defineCommand({
     "",
     "Endpoints come from --endpoints or from a discovery plugin of the configuration. How they are chosen comes from an EndpointPickerConfig (--config-file); without one, queue length, KV cache usage and prefix cache hits are weighed 2 : 2 : 3. docs/configuration.md lists every plugin.",
     "",
+    "Before NVIDIA Dynamo workers, with DYN_NAMESPACE or DYN_EPP_MODE and without a configuration, it plans each request's prefill and decode worker as Dynamo's router does; docs/dynamo.md.",
+    "",
     "SIGTERM drains: not ready at once, everything served on for --drain-timeout, then an end without a cut answer. A second signal ends the process at once.",
   ].join("\n"),
   examples: [
     "signalbox epp --endpoints 10.0.0.1:8000,10.0.0.2:8000",
+    "DYN_NAMESPACE=dynamo-demo DYN_DISCOVERY_BACKEND=etcd signalbox epp --dynamo-frontend :8000",
     "signalbox epp --config-file config.yaml --cert-path /certs --enable-cert-reload",
     "signalbox epp --endpoints 127.0.0.1:8000 --secure-serving=false --bind-address 127.0.0.1 -v 4",
   ],
   flags: eppFlags,
+  adapt: adaptToDynamo,
   validate: faultsOfEppFlags,
   async run(settings, given, warnings) {
     const log = loggerOf(settings);
@@ -102,6 +107,10 @@ export const epp = defineCommand({
         namespace,
         given,
         environment: process.env,
+        // What no flag gave was written from the environment.
+        ...(settings["config-text"] !== "" && !given.has("config-text")
+          ? { configurationSource: "the environment (DYN_*)" }
+          : {}),
       });
     } catch (error) {
       process.stderr.write(`signalbox epp: ${explain(error)}\n`);

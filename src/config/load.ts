@@ -5,6 +5,7 @@
 import { type CompleteConfig, ConfigError, type PluginRegistry } from "./complete-config.ts";
 import { defaultPlugins, defaultProfile, loadProducer } from "./defaults.ts";
 import { readDocument } from "./document.ts";
+import { fromGoGeneration } from "./go-generation.ts";
 import { PluginSet } from "./plugin-set.ts";
 import { completeProducers, inProducerOrder } from "./producers.ts";
 import { completeHandler, completeProfiles } from "./profiles.ts";
@@ -33,7 +34,7 @@ export interface LoadOptions {
 /** Loads the text; undefined, or a text without content, is the default configuration. Throws ConfigError with every fault. */
 export async function loadConfig(text: string | undefined, options: LoadOptions): Promise<CompleteConfig> {
   const findings: Findings = { faults: [], warnings: [] };
-  const raw = readRaw(text, options.source, findings);
+  const raw = fromGoGeneration(readRaw(text, options.source, findings), findings);
   const plugins = new PluginSet(options.registry, findings);
   const gates = completeGates(raw.featureGates ?? [], findings);
   await plugins.addListed(raw.plugins ?? [], options.folder, async (path) => options.onModule?.(path));

@@ -54,6 +54,7 @@ const referenceDefaults: Readonly<Record<string, unknown>> = {
 
 const ours: Readonly<Record<string, unknown>> = {
   "bind-address": "",
+  "dynamo-frontend": [],
   endpoints: [],
   manifests: "",
   "request-timeout": 90_000,

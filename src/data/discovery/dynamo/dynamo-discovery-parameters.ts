@@ -53,7 +53,11 @@ export const dynamoDiscoverySchema: JsonSchema = {
       type: "boolean",
       description: "No model is ready without prefill workers. Default: DYN_ENFORCE_DISAGG, else false.",
     },
-    frontend: { type: "string", description: "ip:port of one frontend that serves all workers." },
+    frontend: {
+      type: "string",
+      description:
+        "ip:port of one frontend that serves all workers. Default of this and the next two: --dynamo-frontend.",
+    },
     frontendPort: {
       type: "integer",
       minimum: 1,

@@ -13,7 +13,7 @@ import type { EndpointSpec, EndpointWriter } from "../../endpoint-store.ts";
 import type { PluginContext } from "../../plugin.ts";
 import { type Discovery, DiscoveryError } from "../discovery.ts";
 import type { DynamoDiscoveryParameters } from "./dynamo-discovery-parameters.ts";
-import { createFrontendMap, type FrontendMap } from "./frontend-map.ts";
+import { createFrontendMap, type FrontendMap, type FrontendMapParameters, parseFrontendList } from "./frontend-map.ts";
 import { SetListeners } from "./set-listeners.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -45,7 +45,7 @@ export class DynamoWorkers implements Discovery {
     this.#context = context;
     this.#parameters = parameters;
     this.#source = context.name;
-    this.#frontends = createFrontendMap(parameters);
+    this.#frontends = createFrontendMap(frontendsOf(parameters, context.environment?.["DYN_EPP_FRONTENDS"]));
     this.isDisaggEnforced = parameters.enforceDisagg ?? isTruthy(context.environment?.["DYN_ENFORCE_DISAGG"]);
     const environment = context.environment ?? {};
     this.#environment = environment;
@@ -255,6 +255,15 @@ function describeSet(set: WorkerSet): Readonly<Record<string, unknown>> {
       reason,
     })),
   };
+}
+
+/** The parameters where they name any frontend, else the list that the process was given. */
+function frontendsOf(parameters: FrontendMapParameters, list: string | undefined): FrontendMapParameters {
+  const { frontend, frontendPort, frontends } = parameters;
+  if ((frontend ?? frontendPort ?? frontends) !== undefined || list === undefined || list === "") return parameters;
+  const parsed = parseFrontendList(list.split(",").map((entry) => entry.trim()));
+  if (parsed.faults.length > 0) throw new RangeError(`DYN_EPP_FRONTENDS: ${parsed.faults.join("; ")}`);
+  return parsed.parameters;
 }
 
 function namespaceFilterOf(

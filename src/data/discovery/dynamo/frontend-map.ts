@@ -2,7 +2,7 @@
  * Where the frontend of a Dynamo worker listens, outside Kubernetes: named for the worker, else beside it on a fixed port, else one that all
  * share. The first that matches counts.
  */
-import { parseHostPort } from "../endpoint-address.ts";
+import { parseHostPort, parsePort } from "../endpoint-address.ts";
 
 export interface FrontendMapParameters {
   /** "ip:port" of one frontend for all workers. */
@@ -19,6 +19,37 @@ export interface FrontendMapParameters {
 export interface FrontendAddress {
   readonly address: string;
   readonly port: number;
+}
+
+/** "ip:port" for all, ":port" beside each worker, "WORKER=ip:port" for one. The parameters are only to be used where there is no fault. */
+export function parseFrontendList(entries: readonly string[]): {
+  readonly parameters: FrontendMapParameters;
+  readonly faults: readonly string[];
+} {
+  const faults: string[] = [];
+  const frontends: { readonly worker: string; readonly address: string }[] = [];
+  let frontend: string | undefined;
+  let frontendPort: number | undefined;
+  for (const entry of entries) {
+    const equals = entry.lastIndexOf("=");
+    if (equals >= 0) {
+      frontends.push({ worker: entry.slice(0, equals), address: entry.slice(equals + 1) });
+    } else if (/^:\d/.test(entry)) {
+      const port = parsePort(entry.slice(1));
+      if (port === undefined) faults.push(`"${entry}": the port must be 1 to 65535`);
+      if (frontendPort !== undefined) faults.push(`"${entry}": a port beside each worker is named already`);
+      frontendPort = port;
+    } else {
+      if (frontend !== undefined) faults.push(`"${entry}": a frontend of all workers is named already`);
+      frontend = entry;
+    }
+  }
+  const parameters: FrontendMapParameters = {
+    ...(frontend === undefined ? {} : { frontend }),
+    ...(frontendPort === undefined ? {} : { frontendPort }),
+    ...(frontends.length === 0 ? {} : { frontends }),
+  };
+  return { parameters, faults: [...faults, ...frontendMapFaults(parameters)] };
 }
 
 /** What a worker is known by. */
