@@ -1,5 +1,4 @@
 /** Gauges of Dynamo's worker sets, routers and indices, and counters that they keep themselves: read when a metrics page is asked for. */
-import type { DynamoWorkers } from "../data/discovery/dynamo/dynamo-discovery.ts";
 import type { SetState, WorkerSet } from "../dynamo/worker-sets/worker-set.ts";
 import type { SetRuntime } from "../prefill-router/fleet/set-runtime.ts";
 import type { IngestCounters, IngestDropReason } from "../prefill-router/indexer/ingest-counters.ts";
@@ -16,6 +15,13 @@ const statusOfDrop: Readonly<Partial<Record<IngestDropReason, string>>> = {
   "index-full": "capacity_exhausted",
   "foreign-domain": "unsupported_residency_domain",
 };
+
+/** What is shown of a discovery. */
+export interface DiscoveryState {
+  readonly sets: { readonly sets: readonly WorkerSet[] };
+  readonly isStale: boolean;
+  readonly malformedRecords: number;
+}
 
 /** Adds to counters what totals have grown by since they were last read. */
 class Growth {
@@ -65,7 +71,7 @@ export class DynamoGauges {
     for (const gauge of gauges) gauge.clear();
   }
 
-  discovered(pluginName: string, workers: Pick<DynamoWorkers, "sets" | "isStale" | "malformedRecords">): void {
+  discovered(pluginName: string, workers: DiscoveryState): void {
     const { workerSets, discoveryStale, malformedRecords } = this.#families;
     for (const state of setStates) workerSets.series(state);
     for (const { state } of workers.sets.sets) workerSets.series(state).add(1);
