@@ -2,7 +2,7 @@
  * Reads JSON bytes the way the msgpack reader reads its own, with every integer exact: digits become two u32, never a double. White space may
  * stand anywhere; keys with escapes match nothing and are skipped.
  */
-import { MalformedMessage, maxNesting, type PayloadCodec, type ValueReader } from "./value-reader.ts";
+import { MalformedMessage, maxNesting, maxWork, type PayloadCodec, type ValueReader } from "./value-reader.ts";
 
 const quote = 0x22;
 const comma = 0x2c;
@@ -12,6 +12,11 @@ const openBracket = 0x5b;
 const closeBracket = 0x5d;
 const openBrace = 0x7b;
 const closeBrace = 0x7d;
+
+/** What bytes of strings and of white space count for beside a key or a value. */
+const bytesPerWork = 8;
+const maxNumberBytes = 1024;
+const maxWhiteSpace = 64 * 1024;
 
 export class JsonReader implements ValueReader {
   readonly codec: PayloadCodec = "json";
@@ -23,6 +28,7 @@ export class JsonReader implements ValueReader {
   high: number;
   start: number;
   length: number;
+  work: number;
   /** For each container entered, whether an item was read. */
   readonly #begun: Uint8Array;
   #depth: number;
@@ -36,6 +42,7 @@ export class JsonReader implements ValueReader {
     this.high = 0;
     this.start = 0;
     this.length = 0;
+    this.work = 0;
     this.#begun = new Uint8Array(maxNesting);
     this.#depth = 0;
   }
@@ -45,6 +52,7 @@ export class JsonReader implements ValueReader {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.at = 0;
     this.end = bytes.byteLength;
+    this.work = 0;
     this.#depth = 0;
   }
 
@@ -59,6 +67,7 @@ export class JsonReader implements ValueReader {
 
   nextKey(): boolean {
     if (!this.#next(closeBrace)) return false;
+    this.#spend(1);
     this.readStringRange();
     this.#expect(colon);
     return true;
@@ -116,8 +125,11 @@ export class JsonReader implements ValueReader {
     this.#expect(quote);
     const start = this.at;
     let at = start;
-    const { view, end } = this;
+    const { view } = this;
+    // What may still be spent ends the string as the end of the bytes does.
+    const end = Math.min(this.end, start + (maxWork - this.work) * bytesPerWork);
     for (;;) {
+      if (at >= end && end < this.end) throw this.#tooMuch();
       if (at >= end) throw new MalformedMessage(`ends within a string at byte ${start}`);
       const byte = view.getUint8(at);
       if (byte === quote) break;
@@ -125,6 +137,7 @@ export class JsonReader implements ValueReader {
     }
     this.start = start;
     this.length = at - start;
+    this.work += this.length / bytesPerWork;
     this.at = at + 1;
   }
 
@@ -134,6 +147,7 @@ export class JsonReader implements ValueReader {
 
   #skipNested(depth: number): void {
     if (depth > maxNesting) throw new MalformedMessage(`is nested deeper than ${maxNesting} at byte ${this.at}`);
+    this.#spend(1);
     switch (this.#peek()) {
       case openBrace:
         this.#skipContainer(depth, openBrace, closeBrace);
@@ -178,7 +192,8 @@ export class JsonReader implements ValueReader {
 
   #skipNumber(): void {
     const start = this.at;
-    for (; this.at < this.end; this.at++) {
+    const end = Math.min(this.end, start + maxNumberBytes);
+    for (; this.at < end; this.at++) {
       const byte = this.view.getUint8(this.at);
       const isPart =
         (byte >= 0x30 && byte <= 0x39) ||
@@ -225,11 +240,27 @@ export class JsonReader implements ValueReader {
     this.at++;
   }
 
+  #spend(count: number): void {
+    this.work += count;
+    if (this.work > maxWork) throw this.#tooMuch();
+  }
+
+  #tooMuch(): MalformedMessage {
+    return new MalformedMessage(
+      `has more than ${maxWork} keys and values that nobody asked for before byte ${this.at}`,
+    );
+  }
+
   /** The next byte that is not white space. */
   #peek(): number {
+    const start = this.at;
     while (this.at < this.end) {
       const byte = this.view.getUint8(this.at);
-      if (byte > 0x20) return byte;
+      if (byte > 0x20) {
+        if (this.at - start >= bytesPerWork) this.#spend((this.at - start) / bytesPerWork);
+        return byte;
+      }
+      if (this.at - start > maxWhiteSpace) throw this.#tooMuch();
       if (byte !== 0x20 && byte !== 0x0a && byte !== 0x0d && byte !== 0x09) break;
       this.at++;
     }

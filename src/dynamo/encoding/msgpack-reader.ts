@@ -2,7 +2,7 @@
  * Reads msgpack. What a container's header promises but the rest of the message cannot hold is refused before anything is read, so a lying
  * size costs nothing.
  */
-import { MalformedMessage, maxNesting, type PayloadCodec, type ValueReader } from "./value-reader.ts";
+import { MalformedMessage, maxNesting, maxWork, type PayloadCodec, type ValueReader } from "./value-reader.ts";
 
 export class MsgpackReader implements ValueReader {
   readonly codec: PayloadCodec = "msgpack";
@@ -14,6 +14,7 @@ export class MsgpackReader implements ValueReader {
   high: number;
   start: number;
   length: number;
+  work: number;
   /** Items or pairs still to come of each container entered. */
   readonly #left: Int32Array;
   #depth: number;
@@ -27,6 +28,7 @@ export class MsgpackReader implements ValueReader {
     this.high = 0;
     this.start = 0;
     this.length = 0;
+    this.work = 0;
     this.#left = new Int32Array(maxNesting);
     this.#depth = 0;
   }
@@ -36,6 +38,7 @@ export class MsgpackReader implements ValueReader {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.at = 0;
     this.end = bytes.byteLength;
+    this.work = 0;
     this.#depth = 0;
   }
 
@@ -50,6 +53,7 @@ export class MsgpackReader implements ValueReader {
 
   nextKey(): boolean {
     if (!this.nextItem()) return false;
+    if (++this.work > maxWork) throw this.#tooMuch();
     this.readStringRange();
     return true;
   }
@@ -183,6 +187,7 @@ export class MsgpackReader implements ValueReader {
 
   #skipNested(depth: number): void {
     if (depth > maxNesting) throw new MalformedMessage(`is nested deeper than ${maxNesting} at byte ${this.at}`);
+    if (++this.work > maxWork) throw this.#tooMuch();
     const tag = this.peek();
     if (tag <= 0x7f || tag >= 0xe0) {
       this.at++;
@@ -197,6 +202,12 @@ export class MsgpackReader implements ValueReader {
       return;
     }
     this.#skipScalar(tag);
+  }
+
+  #tooMuch(): MalformedMessage {
+    return new MalformedMessage(
+      `has more than ${maxWork} keys and values that nobody asked for before byte ${this.at}`,
+    );
   }
 
   #enter(count: number): void {

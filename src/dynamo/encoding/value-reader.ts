@@ -14,6 +14,12 @@ export class MalformedMessage extends Error {
 
 export const maxNesting = 64;
 
+/** Keys read and values skipped in one go take some 20 ns each: more than any message has, and no more than the event loop can wait for. */
+export const maxWork = 1 << 20;
+
+/** Longer strings are not made into text. */
+const maxTextBytes = 1024 * 1024;
+
 export type PayloadCodec = "json" | "msgpack";
 
 export interface ValueReader {
@@ -29,6 +35,8 @@ export interface ValueReader {
   /** The last key or string read, as a range of `bytes`. */
   readonly start: number;
   readonly length: number;
+  /** Keys read and values skipped since `open`, or since the caller set it to 0; beyond `maxWork` the bytes count as malformed. */
+  work: number;
   /** The bytes are borrowed until the next `open`. */
   open(bytes: Uint8Array): void;
   /** Forgets all containers entered and goes on at `at`. */
@@ -83,6 +91,8 @@ export function readString(reader: ValueReader): string {
 
 /** The range last read, as text (escapes of JSON stand as they are). */
 export function rangeText(reader: ValueReader): string {
+  if (reader.length > maxTextBytes)
+    throw new MalformedMessage(`has a string of ${reader.length} bytes at byte ${reader.start}`);
   try {
     return utf8.decode(reader.bytes.subarray(reader.start, reader.start + reader.length));
   } catch (error) {

@@ -3,10 +3,11 @@
  * JSON, which NATS carried up to 1.5, is read too; there the payload is an array of bytes.
  */
 import { randomBytes } from "node:crypto";
+import { JsonReader } from "../encoding/json-reader.ts";
 import { MsgpackReader } from "../encoding/msgpack-reader.ts";
 import { MsgpackWriter } from "../encoding/msgpack-writer.ts";
 import { payloadCodecOf } from "../encoding/payload-codec.ts";
-import { isRange, MalformedMessage, readBigInt } from "../encoding/value-reader.ts";
+import { isRange, MalformedMessage, readBigInt, readU32, type ValueReader } from "../encoding/value-reader.ts";
 
 /** Overwritten by every message read. */
 export class Envelope {
@@ -16,7 +17,8 @@ export class Envelope {
   payload: Buffer;
   #isTopic: boolean;
   readonly #topic: string;
-  readonly #reader: MsgpackReader;
+  readonly #msgpack: MsgpackReader;
+  readonly #json: JsonReader;
 
   constructor(topic: string) {
     this.publisherId = 0n;
@@ -24,7 +26,8 @@ export class Envelope {
     this.payload = Buffer.alloc(0);
     this.#isTopic = false;
     this.#topic = topic;
-    this.#reader = new MsgpackReader();
+    this.#msgpack = new MsgpackReader();
+    this.#json = new JsonReader();
   }
 
   /** Whether the envelope last read is of the topic this one was made for. */
@@ -34,12 +37,7 @@ export class Envelope {
 
   /** Throws MalformedMessage. `bytes` are borrowed by `payload`. */
   read(bytes: Buffer): void {
-    if (payloadCodecOf(bytes) === "json") this.#readJson(bytes);
-    else this.#readMsgpack(bytes);
-  }
-
-  #readMsgpack(bytes: Buffer): void {
-    const reader = this.#reader;
+    const reader: ValueReader = payloadCodecOf(bytes) === "json" ? this.#json : this.#msgpack;
     let seen = 0;
     reader.open(bytes);
     reader.enterMap();
@@ -55,38 +53,31 @@ export class Envelope {
         this.#isTopic = isRange(reader, this.#topic);
         seen |= 4;
       } else if (isRange(reader, "payload")) {
-        reader.readBinaryRange();
-        this.payload = bytes.subarray(reader.start, reader.start + reader.length);
+        this.payload = this.#readPayload(reader, bytes);
         seen |= 8;
       } else reader.skip();
     }
     if (seen !== 15) throw new MalformedMessage("is an envelope without publisher_id, sequence, topic or payload");
   }
 
-  #readJson(bytes: Buffer): void {
-    let parsed: unknown;
-    try {
-      parsed = JSON.parse(bytes.toString("utf8"), exactIntegers);
-    } catch (error) {
-      throw new MalformedMessage("is an envelope that is no JSON", { cause: error });
-    }
-    const fields = parsed as Readonly<Record<string, unknown>>;
-    const publisherId = fields["publisher_id"];
-    const sequence = fields["sequence"];
-    const payload = fields["payload"];
-    if (typeof publisherId !== "bigint" || typeof sequence !== "bigint" || !Array.isArray(payload)) {
-      throw new MalformedMessage("is an envelope without publisher_id, sequence or payload");
-    }
-    this.publisherId = publisherId;
-    this.sequence = sequence;
-    this.#isTopic = fields["topic"] === this.#topic;
-    this.payload = Buffer.from(payload as readonly number[]);
+  #readPayload(reader: ValueReader, bytes: Buffer): Buffer {
+    if (reader === this.#json) return readByteList(reader, bytes.length);
+    this.#msgpack.readBinaryRange();
+    return bytes.subarray(reader.start, reader.start + reader.length);
   }
 }
 
-function exactIntegers(key: string, value: unknown, context?: { readonly source?: string }): unknown {
-  const isId = key === "publisher_id" || key === "sequence";
-  return isId && context?.source !== undefined && /^\d{1,20}$/.test(context.source) ? BigInt(context.source) : value;
+/** The payload as JSON writes it, [1, 2, …]; a copy. */
+function readByteList(reader: ValueReader, maxBytes: number): Buffer {
+  const list = Buffer.allocUnsafe(maxBytes);
+  let count = 0;
+  reader.enterArray();
+  while (reader.nextItem()) {
+    const byte = readU32(reader);
+    if (byte > 0xff) throw new MalformedMessage(`has ${byte} where a byte should be before byte ${reader.at}`);
+    list[count++] = byte;
+  }
+  return list.subarray(0, count);
 }
 
 const writer = new MsgpackWriter();

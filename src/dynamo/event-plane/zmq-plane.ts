@@ -11,6 +11,9 @@ import { subjectOf } from "./subject.ts";
 import { createPublisherSocket, ZmqPublisher } from "./zmq-publisher.ts";
 import { ZmqSubscription } from "./zmq-subscription.ts";
 
+/** The default, 1,023, is less than a thousand worker sets need. */
+const maxSockets = 65_535;
+
 export class ZmqEventPlane implements EventPlane {
   readonly isAway: boolean;
   readonly counters: EventCounters;
@@ -27,7 +30,7 @@ export class ZmqEventPlane implements EventPlane {
     this.counters = createEventCounters();
     this.#settings = settings;
     this.#log = log;
-    this.#context = new Context({ ioThreads: settings.ioThreads, blocky: false });
+    this.#context = new Context({ ioThreads: settings.ioThreads, blocky: false, maxSockets });
     this.#subscriptions = new Set();
     this.#publishers = new Set();
     this.#xsub = new Set(settings.broker?.endpoints?.xsub);

@@ -6,7 +6,9 @@ import { encodeEnvelope } from "./envelope.ts";
 import type { EventCounters } from "./event-counters.ts";
 import type { EventPublisher } from "./event-plane.ts";
 import { encodeFrames } from "./zmq-frames.ts";
-import { highWaterMark } from "./zmq-subscription.ts";
+
+/** As Dynamo's. */
+const highWaterMark = 100_000;
 
 export function createPublisherSocket(context: Context): Publisher {
   return new Publisher({ context, sendHighWaterMark: highWaterMark, sendTimeout: 0, linger: 0 });

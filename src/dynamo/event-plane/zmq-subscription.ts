@@ -13,7 +13,10 @@ import type { EventHandler, EventSubscription } from "./event-plane.ts";
 import { isSameScope } from "./subject.ts";
 import { isSameIdentity, openFrames } from "./zmq-frames.ts";
 
-export const highWaterMark = 100_000;
+/** Messages that wait of one publisher, or of all behind a broker; what overflows is a gap, which is asked for. */
+const highWaterMark = { publisher: 10_000, broker: 100_000 };
+/** A prompt of a million tokens in blocks of 16, as one event. A publisher that sends more is hung up on. */
+const maxMessageBytes = 8 * 1024 * 1024;
 const reconnectMs = 100;
 const maxReconnectMs = 2000;
 /** Messages between two looks at the clock, and how long a flood may hold the event loop: what is queued is received without a turn of it. */
@@ -50,7 +53,8 @@ export class ZmqSubscription implements EventSubscription {
     this.#options = options;
     this.#socket = new Subscriber({
       context: options.context,
-      receiveHighWaterMark: highWaterMark,
+      receiveHighWaterMark: options.brokerEndpoints === undefined ? highWaterMark.publisher : highWaterMark.broker,
+      maxMessageSize: maxMessageBytes,
       reconnectInterval: reconnectMs,
       reconnectMaxInterval: maxReconnectMs,
       linger: 0,

@@ -47,6 +47,8 @@ export const maxEventsPerMessage = 256;
 export const batchDelayMs = 1;
 
 const maxHashes = 1 << 18;
+/** A message of more is nobody's. */
+const mostEventsPerMessage = 16 * maxEventsPerMessage;
 const msgpack = new MsgpackReader();
 const json = new JsonReader();
 const writer = new MsgpackWriter();
@@ -62,7 +64,11 @@ export function parseActiveSequenceEvents(payload: Uint8Array): ActiveSequenceEv
     if (isRange(reader, "events")) {
       batch = [];
       reader.enterArray();
-      while (reader.nextItem()) batch.push(readEvent(reader));
+      while (reader.nextItem()) {
+        if (batch.length === mostEventsPerMessage)
+          throw new MalformedMessage(`has more than ${mostEventsPerMessage} events in one message`);
+        batch.push(readEvent(reader));
+      }
     } else readField(reader, draft);
   }
   return batch ?? [complete(draft)];

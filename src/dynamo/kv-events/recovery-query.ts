@@ -21,6 +21,8 @@ export interface RecoveryQuestion {
 }
 
 const writer = new MsgpackWriter();
+/** Of what a worker says of its error; it goes into logs. */
+const maxMessageLength = 1000;
 
 export function encodeRecoveryQuestion(
   { workerId, dpRank, startEventId }: RecoveryQuestion,
@@ -86,11 +88,11 @@ export class RecoveryAnswer {
     if (!reader.nextKey()) throw new MalformedMessage("is an empty answer");
     this.kind = kindOf(reader);
     if (this.kind === "error") {
-      this.message = readString(reader);
+      this.message = readString(reader).slice(0, maxMessageLength);
       return false;
     }
     if (this.kind === "unknown") {
-      this.message = rangeText(reader);
+      this.message = rangeText(reader).slice(0, maxMessageLength);
       return false;
     }
     reader.enterMap();
@@ -112,7 +114,7 @@ export class RecoveryAnswer {
       }
       if (isRange(reader, "last_event_id")) this.lastEventId = readInteger(reader);
       else if (isRange(reader, "newest_available")) this.lastEventId = readInteger(reader);
-      else if (isRange(reader, "message")) this.message = readString(reader);
+      else if (isRange(reader, "message")) this.message = readString(reader).slice(0, maxMessageLength);
       else if (isRange(reader, "reset_scope")) this.isWholeRank = readScope(reader);
       else reader.skip();
     }

@@ -32,6 +32,11 @@ export class RouterEventReader {
     this.#shape = "done";
   }
 
+  /** Where the reader stands: how far the events have been read. */
+  get at(): number {
+    return this.#reader.at;
+  }
+
   /** Goes to the events that begin where `reader` stands: an array, or one event alone as older workers send it. */
   begin(reader: ValueReader): void {
     this.#reader = reader;

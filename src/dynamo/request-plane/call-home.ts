@@ -10,12 +10,14 @@ import type { RequestPlaneSettings } from "./settings.ts";
 import { TwoPartReader } from "./two-part.ts";
 
 const handshakeTimeoutMs = 10_000;
-const maxHandshakeBytes = 64 * 1024;
+const maxHandshakeBytes = 4096;
+/** Connections that have not said yet whose they are; the oldest goes when more come. */
+const maxStrangers = 1024;
 const maxConnections = 65_536;
 
 /** What a call does with the connection that answers it; `reader` already holds what came behind the handshake. */
 export interface HomeListener {
-  /** True when a call waits for this subject; it takes the socket over. */
+  /** Defined when a call waits for this subject and nobody has answered it; it takes the socket over. */
   arrived(subject: string, socket: Socket): HomeReader | undefined;
   stranger(): void;
 }
@@ -23,6 +25,10 @@ export interface HomeListener {
 /** Returns false to stop reading. */
 export interface HomeReader {
   readonly maxMessageBytes: number;
+  /** Nobody waits for what comes any more: it is thrown away unread. */
+  readonly isDeaf: boolean;
+  /** Whether there is room for a message of that size that comes in pieces. */
+  admits(sizeBytes: number): boolean;
   message(header: Buffer, body: Buffer): boolean;
   /** No more messages: the connection ended, broke, or sent what is too long. */
   ended(why: "end" | "too-large", error?: Error): void;
@@ -42,10 +48,16 @@ export class CallHome {
   static async listen(settings: RequestPlaneSettings, listener: HomeListener): Promise<CallHome> {
     const host = await resolveAdvertisedHost(settings.host, "DYN_TCP_RESPONSE_STREAM_HOST");
     const sockets = new Set<Socket>();
+    const strangers = new Set<Socket>();
     const accept = (socket: Socket): void => {
       sockets.add(socket);
-      socket.once("close", () => sockets.delete(socket));
-      receive(socket, listener);
+      strangers.add(socket);
+      socket.once("close", () => {
+        sockets.delete(socket);
+        strangers.delete(socket);
+      });
+      receive(socket, listener, () => strangers.delete(socket));
+      if (strangers.size > maxStrangers) dropOldest(strangers, listener);
     };
     const tls = settings.serverTls;
     const server =
@@ -71,15 +83,27 @@ export class CallHome {
   }
 }
 
-function receive(socket: Socket, listener: HomeListener): void {
+function dropOldest(strangers: Set<Socket>, listener: HomeListener): void {
+  const [oldest] = strangers;
+  if (oldest === undefined) return;
+  strangers.delete(oldest);
+  listener.stranger();
+  oldest.destroy();
+}
+
+function receive(socket: Socket, listener: HomeListener, known: () => void): void {
   let home: HomeReader | undefined;
   const hangUp = (): void => {
     listener.stranger();
     socket.destroy();
   };
   const timer = setTimeout(hangUp, handshakeTimeoutMs);
-  const reader = new TwoPartReader(maxHandshakeBytes, (header, body) => {
-    if (home !== undefined) return home.message(header, body);
+  const take = (header: Buffer, body: Buffer): boolean => {
+    if (home !== undefined) {
+      const goesOn = home.message(header, body);
+      reader.maxMessageBytes = home.maxMessageBytes;
+      return goesOn;
+    }
     clearTimeout(timer);
     const subject = subjectOf(header);
     home = subject === undefined ? undefined : listener.arrived(subject, socket);
@@ -87,15 +111,17 @@ function receive(socket: Socket, listener: HomeListener): void {
       hangUp();
       return false;
     }
+    known();
     reader.maxMessageBytes = home.maxMessageBytes;
     return true;
-  });
+  };
+  const reader = new TwoPartReader(maxHandshakeBytes, take, (sizeBytes) => home?.admits(sizeBytes) ?? true);
   const end = (error?: Error): void => {
     clearTimeout(timer);
     home?.ended("end", error);
   };
   socket.on("data", (chunk: Buffer) => {
-    if (reader.push(chunk)) return;
+    if (home?.isDeaf === true || reader.push(chunk)) return;
     if (home === undefined) hangUp();
     else home.ended("too-large");
   });

@@ -15,6 +15,8 @@ export interface CallOptions {
   readonly metadata?: Readonly<Record<string, string>>;
   /** Largest item accepted; the plane's own limit when undefined. */
   readonly maxItemBytes?: number;
+  /** Asked before memory is taken for an item that comes in pieces; false ends the call as item-too-large. */
+  readonly admitsItem?: (sizeBytes: number) => boolean;
   /** From the call to the worker's dialling back; the plane's own limit when undefined. */
   readonly answerTimeoutMs?: number;
   /** Between two reads of the answer; without limit when undefined. */

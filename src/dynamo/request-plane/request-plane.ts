@@ -87,8 +87,7 @@ class TcpRequestPlane implements RequestPlane, CallOwner, HomeListener {
 
   arrived(subject: string, socket: Socket): HomeReader | undefined {
     const call = this.#calls.get(subject);
-    call?.attach(socket);
-    return call;
+    return call?.attach(socket) === true ? call : undefined;
   }
 
   stranger(): void {

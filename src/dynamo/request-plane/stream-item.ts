@@ -1,6 +1,7 @@
 /**
  * What a response stream carries: NetworkStreamWrapper {data?, complete_final} around Annotated {data?, id?, event?, comment?, error?}. Both are
- * found, not decoded: values stay ranges of the bytes that came.
+ * found, not decoded: values stay ranges of the bytes that came. A large item is not walked through either: a dump of gigabytes would hold the
+ * event loop for seconds.
  */
 import { JsonReader } from "../encoding/json-reader.ts";
 import { MsgpackReader } from "../encoding/msgpack-reader.ts";
@@ -20,8 +21,27 @@ export interface StreamItem {
   readonly isFinal: boolean;
 }
 
-/** Throws MalformedMessage. */
+const largeBytes = 64 * 1024;
+/** The bytes of a wrapper before and behind its data, as workers write it. */
+const frames: Readonly<
+  Record<PayloadCodec, { readonly head: Buffer; readonly tails: readonly [more: Buffer, final: Buffer] }>
+> = {
+  json: {
+    head: Buffer.from('{"data":'),
+    tails: [Buffer.from(',"complete_final":false}'), Buffer.from(',"complete_final":true}')],
+  },
+  msgpack: {
+    head: Buffer.from("\x82\xa4data", "latin1"),
+    tails: [Buffer.from("\xaecomplete_final\xc2", "latin1"), Buffer.from("\xaecomplete_final\xc3", "latin1")],
+  },
+};
+
+/** Throws MalformedMessage. The data of a large item may be anything. */
 export function readStreamItem(body: Buffer, codec: PayloadCodec): StreamItem {
+  if (body.length > largeBytes) {
+    const large = largeItem(body, codec);
+    if (large !== undefined) return large;
+  }
   const reader = readers[codec];
   let data: Buffer | undefined;
   let isFinal: boolean | undefined;
@@ -34,6 +54,17 @@ export function readStreamItem(body: Buffer, codec: PayloadCodec): StreamItem {
   }
   if (isFinal === undefined) throw new MalformedMessage("is a stream item without complete_final");
   return { data, isFinal };
+}
+
+/** Undefined for a wrapper that is written in another way. */
+function largeItem(body: Buffer, codec: PayloadCodec): StreamItem | undefined {
+  const { head, tails } = frames[codec];
+  if (!body.subarray(0, head.length).equals(head)) return undefined;
+  for (const tail of tails) {
+    const end = body.length - tail.length;
+    if (body.subarray(end).equals(tail)) return { data: body.subarray(head.length, end), isFinal: tail === tails[1] };
+  }
+  return undefined;
 }
 
 /** One item of an endpoint that annotates its answers (generate does; the recovery query does not). */

@@ -5,6 +5,8 @@
  */
 
 const prefixBytes = 24;
+/** Headers are handshakes, prologues and control messages. */
+const maxHeaderBytes = 64 * 1024;
 const empty = Buffer.alloc(0);
 
 export function encodeTwoPart(header: Buffer, body: Uint8Array = empty): Buffer {
@@ -24,6 +26,7 @@ export class TwoPartReader {
   /** Header and body together may not be longer. */
   maxMessageBytes: number;
   readonly #handler: TwoPartHandler;
+  readonly #admits: (sizeBytes: number) => boolean;
   readonly #prefix: Buffer;
   #prefixLength: number;
   #headerLength: number;
@@ -33,9 +36,11 @@ export class TwoPartReader {
   #filled: number;
   #isStopped: boolean;
 
-  constructor(maxMessageBytes: number, handler: TwoPartHandler) {
+  /** `admits` is asked before memory is taken for a message that did not come in one read. */
+  constructor(maxMessageBytes: number, handler: TwoPartHandler, admits: (sizeBytes: number) => boolean = admitAll) {
     this.maxMessageBytes = maxMessageBytes;
     this.#handler = handler;
+    this.#admits = admits;
     this.#prefix = Buffer.alloc(prefixBytes);
     this.#prefixLength = 0;
     this.#headerLength = 0;
@@ -50,7 +55,7 @@ export class TwoPartReader {
     return this.#prefixLength > 0;
   }
 
-  /** False when a message is longer than the limit: nothing can follow it. */
+  /** False when a message is longer than the limit or not admitted: nothing can follow it. */
   push(chunk: Buffer): boolean {
     let at = 0;
     while (!this.#isStopped && (at < chunk.length || this.#isWhole())) {
@@ -58,12 +63,18 @@ export class TwoPartReader {
         const copied = chunk.copy(this.#prefix, this.#prefixLength, at, at + prefixBytes - this.#prefixLength);
         this.#prefixLength += copied;
         at += copied;
-        if (this.#prefixLength === prefixBytes && !this.#readPrefix()) return false;
+        if (this.#prefixLength === prefixBytes && !this.#readPrefix()) return this.#stop();
         continue;
       }
       at = this.#readMessage(chunk, at);
+      if (at < 0) return this.#stop();
     }
     return true;
+  }
+
+  #stop(): false {
+    this.#isStopped = true;
+    return false;
   }
 
   #isWhole(): boolean {
@@ -73,13 +84,13 @@ export class TwoPartReader {
   #readPrefix(): boolean {
     const headerLength = this.#prefix.readUInt32BE(0) * 0x1_0000_0000 + this.#prefix.readUInt32BE(4);
     const bodyLength = this.#prefix.readUInt32BE(8) * 0x1_0000_0000 + this.#prefix.readUInt32BE(12);
-    if (headerLength + bodyLength > this.maxMessageBytes) return false;
+    if (headerLength > maxHeaderBytes || headerLength + bodyLength > this.maxMessageBytes) return false;
     this.#headerLength = headerLength;
     this.#messageLength = headerLength + bodyLength;
     return true;
   }
 
-  /** Returns where the next read goes on. */
+  /** Returns where the next read goes on; -1 when the message is not admitted. */
   #readMessage(chunk: Buffer, at: number): number {
     const total = this.#messageLength;
     let message = this.#message;
@@ -88,6 +99,7 @@ export class TwoPartReader {
       return at + total;
     }
     if (message === undefined) {
+      if (!this.#admits(total)) return -1;
       // Pages of a large buffer are only taken as they are written: a length that is a lie costs nothing but addresses.
       message = Buffer.allocUnsafeSlow(total);
       this.#message = message;
@@ -108,3 +120,5 @@ export class TwoPartReader {
     if (!this.#handler(header, body)) this.#isStopped = true;
   }
 }
+
+const admitAll = (): boolean => true;

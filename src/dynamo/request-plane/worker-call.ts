@@ -12,6 +12,10 @@ import type { AckOutcome } from "./worker-connection.ts";
 
 /** How long a worker has to end a stream that is over, or to dial in after a cancel, before its socket is forgotten. */
 const lingerMs = 10_000;
+/** What may still come of a call that is over. */
+const lastWordsBytes = 64 * 1024;
+/** Of what a worker says of its error; it goes into logs. */
+const maxMessageLength = 1000;
 const killFrame = encodeTwoPart(Buffer.from('"kill"'));
 
 export interface CallOwner {
@@ -29,26 +33,26 @@ export interface WorkerCallOptions extends CallOptions {
 export class WorkerCall implements PendingCall, HomeReader {
   readonly id: string;
   readonly subject: string;
-  readonly maxMessageBytes: number;
   readonly #options: WorkerCallOptions;
   readonly #sink: CallSink;
   readonly #owner: CallOwner;
   #socket: Socket | undefined;
   #hasPrologue: boolean;
   #isSettled: boolean;
+  #isCancelled: boolean;
   #isForgotten: boolean;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(id: string, subject: string, options: WorkerCallOptions, sink: CallSink, owner: CallOwner) {
     this.id = id;
     this.subject = subject;
-    this.maxMessageBytes = options.maxItemBytes;
     this.#options = options;
     this.#sink = sink;
     this.#owner = owner;
     this.#socket = undefined;
     this.#hasPrologue = false;
     this.#isSettled = false;
+    this.#isCancelled = false;
     this.#isForgotten = false;
     this.#timer = setTimeout(
       () => this.#fail("no-answer", "the worker took the request and did not answer in time"),
@@ -66,18 +70,32 @@ export class WorkerCall implements PendingCall, HomeReader {
     if (!this.#isSettled) this.#fail(reason, message);
   }
 
-  /** The worker has dialled back. */
-  attach(socket: Socket): void {
+  get maxMessageBytes(): number {
+    return this.#isSettled ? lastWordsBytes : this.#options.maxItemBytes;
+  }
+
+  get isDeaf(): boolean {
+    return this.#isCancelled;
+  }
+
+  admits(sizeBytes: number): boolean {
+    return this.#isSettled || this.#options.admitsItem === undefined || this.#options.admitsItem(sizeBytes);
+  }
+
+  /** The worker has dialled back. False when it had before. */
+  attach(socket: Socket): boolean {
+    if (this.#socket !== undefined) return false;
     this.#socket = socket;
     if (this.#isSettled) {
       this.#kill(socket);
-      return;
+      return true;
     }
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const { idleTimeoutMs } = this.#options;
     if (idleTimeoutMs !== undefined)
       socket.setTimeout(idleTimeoutMs, () => this.#fail("idle", "the worker's answer stands still"));
+    return true;
   }
 
   message(header: Buffer, body: Buffer): boolean {
@@ -93,7 +111,10 @@ export class WorkerCall implements PendingCall, HomeReader {
   ended(why: "end" | "too-large", error?: Error): void {
     if (!this.#isSettled) {
       if (why === "too-large")
-        this.#fail("item-too-large", `the worker sent an item of more than ${this.maxMessageBytes} bytes`);
+        this.#fail(
+          "item-too-large",
+          `the worker sent an item of more than ${this.#options.maxItemBytes} bytes, or than there is room for now`,
+        );
       else
         this.#fail(
           "disconnected",
@@ -105,6 +126,7 @@ export class WorkerCall implements PendingCall, HomeReader {
 
   cancel(): void {
     if (this.#isSettled) return;
+    this.#isCancelled = true;
     this.#settle(undefined);
     if (this.#socket !== undefined) this.#kill(this.#socket);
   }
@@ -139,7 +161,7 @@ export class WorkerCall implements PendingCall, HomeReader {
       this.#settle({
         kind: "failed",
         reason: "refused",
-        message: error,
+        message: error.slice(0, maxMessageLength),
         ...(typedError === undefined ? {} : { typedError }),
       });
       this.#forget();

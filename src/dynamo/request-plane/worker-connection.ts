@@ -17,6 +17,8 @@ interface Waiting {
 }
 
 const idleCloseMs = 120_000;
+/** Of an acknowledgement; it goes into logs. */
+const maxMessageBytes = 1000;
 
 export class WorkerConnection {
   readonly #settings: RequestPlaneSettings;
@@ -91,7 +93,7 @@ export class WorkerConnection {
     clearTimeout(this.#ackTimer);
     this.#ackTimer = undefined;
     if (this.#waiting.length > 0) this.#watchAck();
-    waiting.onAck(readAck(text), text.toString("utf8"));
+    waiting.onAck(readAck(text), text.toString("utf8", 0, maxMessageBytes));
   }
 
   /** One timer, for the oldest request; the younger ones are later anyway. */

@@ -16,6 +16,8 @@ import type { SlicedJob } from "./time-slicer.ts";
 /** Events between two looks at the clock: fewer where one of them may make the index grow. */
 const checkStride = 32;
 const applyStride = 8;
+/** Events of that many bytes are looked at the clock for, however few they are. */
+const strideBytes = 32 * 1024;
 
 export interface RankIdentity {
   readonly workerLow: number;
@@ -62,7 +64,10 @@ export class CheckAnswer implements SlicedJob {
       this.#isOpen = true;
     }
     do {
-      for (let index = 0; index < checkStride; index++) {
+      const until = this.#reader.at + strideBytes;
+      for (let index = 0; index < checkStride && this.#reader.at < until; index++) {
+        // Each event may be as rich as a message.
+        this.#reader.work = 0;
         if (!this.#events.next()) {
           this.answer.finish();
           return true;
@@ -102,7 +107,9 @@ export class ApplyAnswer implements SlicedJob {
   step(deadlineMs: number): boolean {
     const { event } = this.#events;
     do {
-      for (let index = 0; index < applyStride; index++) {
+      const until = this.#reader.at + strideBytes;
+      for (let index = 0; index < applyStride && this.#reader.at < until; index++) {
+        this.#reader.work = 0;
         if (!this.#isInEvent && !this.#events.next()) return true;
         if (!this.#isInEvent && event.eventId <= this.#after) continue;
         this.#isInEvent = !this.#applier.step(this.#holder, event);

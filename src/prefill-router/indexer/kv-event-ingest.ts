@@ -230,7 +230,12 @@ export class KvEventIngest {
     const release = await this.#lane.acquire();
     try {
       if (source.abort.signal.aborted) return "done";
-      return await this.#workOff(source, await this.#options.query(source.record, start, source.abort.signal));
+      const answer = await this.#options.query(source.record, start, source.abort.signal);
+      try {
+        return await this.#workOff(source, answer);
+      } finally {
+        answer.release?.();
+      }
     } finally {
       release();
     }

@@ -17,6 +17,8 @@ export type MessageCheck = "fine" | "malformed" | "foreign-events" | "empty";
 export type MessageProgress = "done" | "gap" | "more";
 
 const stride = 32;
+/** Events of that many bytes are looked at the clock for, however few they are. */
+const strideBytes = 32 * 1024;
 
 export class LiveMessage {
   /** Of the message last checked. */
@@ -75,8 +77,12 @@ export class LiveMessage {
    */
   step(source: RankSource, deadlineMs: number, acceptsGap: boolean): MessageProgress {
     const { event } = this.#events;
+    let until = this.#events.at + strideBytes;
     for (let index = 1; ; index++) {
-      if (index % stride === 0 && performance.now() >= deadlineMs) return "more";
+      if (index % stride === 0 || this.#events.at > until) {
+        if (performance.now() >= deadlineMs) return "more";
+        until = this.#events.at + strideBytes;
+      }
       if (!this.#hasEvent && !this.#events.next()) return "done";
       this.#hasEvent = true;
       if (!this.#isInEvent && !this.#enter(source, acceptsGap)) return "gap";

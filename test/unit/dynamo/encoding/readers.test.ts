@@ -134,6 +134,50 @@ describe.each(codecs)("the $name reader", ({ create, encode: encodeValue }) => {
   });
 });
 
+/** More keys and values than anybody reads, in ways that each have a path of their own. */
+const floods: readonly (readonly [name: string, codec: "msgpack" | "json", bytes: () => Uint8Array])[] = [
+  [
+    "values to skip",
+    "msgpack",
+    () => Buffer.concat([Buffer.of(0x81, 0xa0, 0xdd, 0, 0x20, 0, 0), Buffer.alloc(1 << 21)]),
+  ],
+  [
+    "keys",
+    "msgpack",
+    () => Buffer.concat([Buffer.of(0xdf, 0, 0x10, 0, 1), Buffer.alloc(1 << 22, Buffer.of(0xa0, 0x00))]),
+  ],
+  ["values to skip", "json", () => Buffer.from(`{"":[${"0,".repeat(1 << 20)}0]}`)],
+  ["keys", "json", () => Buffer.from(`{${'"":0,'.repeat(1 << 20)}"":0}`)],
+  ["white space", "json", () => Buffer.from(`{"":${" ".repeat(1 << 17)}0}`)],
+  ["text", "json", () => Buffer.from(`{"":"${"x".repeat(1 << 24)}"}`)],
+  ["digits", "json", () => Buffer.from(`{"":${"1".repeat(1 << 17)}}`)],
+];
+
+describe("a message with more than anybody asked for", () => {
+  it.each(floods)("is malformed: %s in %s", (_name, codec, bytes) => {
+    const reader = codec === "json" ? new JsonReader() : new MsgpackReader();
+    const message = bytes();
+    reader.open(message);
+    reader.enterMap();
+    expect(() => {
+      while (reader.nextKey()) reader.skip();
+    }).toThrow(MalformedMessage);
+    expect(reader.at).toBeLessThan(message.length);
+  });
+
+  it.each(codecs)("may go on where its reader says that it has time ($name)", ({ create, encode: encodeValue }) => {
+    const reader = create();
+    reader.open(encodeValue(Array.from({ length: 300 }, () => Array.from({ length: 5000 }, () => 0))));
+    reader.enterArray();
+    let items = 0;
+    for (; reader.nextItem(); items++) {
+      reader.work = 0;
+      reader.skip();
+    }
+    expect(items).toBe(300);
+  });
+});
+
 function prefixes(bytes: Uint8Array): Uint8Array[] {
   return Array.from({ length: Math.min(bytes.length, 200) }, (_, length) => bytes.subarray(0, length));
 }

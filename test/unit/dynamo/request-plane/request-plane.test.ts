@@ -1,5 +1,6 @@
 /** The request plane client against a worker of plain sockets: what it sends, and every way in which a call can end. */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
@@ -234,6 +235,40 @@ describe("a call", () => {
     expect(await call(await plane(), from).ended).toMatchObject({ reason: "item-too-large" });
   });
 
+  it("ends when a control message is longer than any is, before reading it", async () => {
+    const from = await worker((request, self) => {
+      void self.dial(request).then((line) => {
+        const prefix = Buffer.alloc(24);
+        prefix.writeBigUInt64BE(2n ** 20n, 0);
+        line.write(prefix);
+      });
+    });
+    expect(await call(await plane(), from).ended).toMatchObject({ reason: "item-too-large" });
+  });
+
+  it("cuts what a worker says of its error", async () => {
+    const from = await worker((request, self) => {
+      void self.dial(request).then((line) => line.header({ error: "x".repeat(50_000) }));
+    });
+    expect(await call(await plane(), from).ended).toMatchObject({ reason: "refused", message: "x".repeat(1000) });
+    const refusing = await worker(undefined, () => `Server overloaded: ${"x".repeat(50_000)}`);
+    const refusal = await call(await plane(), refusing).ended;
+    expect(refusal.kind === "failed" && refusal.message.length).toBe(1000);
+  });
+
+  it("ends when its caller has no room for an item that comes in pieces, and asks for no other", async () => {
+    const asked: number[] = [];
+    const from = await worker((request, self) => {
+      void self.dial(request).then((line) => {
+        line.header({ error: null });
+        line.item(wrapped("y".repeat(1_000_000)));
+      });
+    });
+    const heard = call(await plane(), from, "{}", { admitsItem: (sizeBytes) => asked.push(sizeBytes) < 0 });
+    expect(await heard.ended).toMatchObject({ reason: "item-too-large" });
+    expect(asked).toEqual([1_000_034]);
+  });
+
   it("ends as idle when the answer stands still", async () => {
     const from = await worker((request, self) => void self.dial(request).then((line) => line.header({ error: null })));
     expect(await call(await plane(), from, "{}", { idleTimeoutMs: 40 }).ended).toMatchObject({ reason: "idle" });
@@ -303,6 +338,41 @@ describe("the listener", () => {
     const noisy = await from.dial({ ...request, home: { ...request.home, subject: "x" } });
     await noisy.closed;
     expect(to.counters.strangers).toBe(2);
+  });
+});
+
+describe("the listener, when a worker dials more than once", () => {
+  it("keeps the first connection and hangs up on the second", async () => {
+    const to = await plane();
+    const from = await worker();
+    const heard = call(to, from);
+    await until(() => from.requests.length === 1);
+    const [request] = from.requests as [(typeof from.requests)[0]];
+    const first = await from.dial(request);
+    first.header({ error: null });
+    await until(() => heard.starts === 1);
+    const second = await from.dial(request);
+    await second.closed;
+    first.item(wrapped(1));
+    first.item(final);
+    expect(await heard.ended).toEqual({ kind: "complete" });
+    expect(to.counters.strangers).toBe(1);
+  });
+
+  it("keeps no more than a thousand connections that say nothing", async () => {
+    const to = await plane();
+    const from = await worker(answering(1));
+    const [host = "", port = ""] = to.address.split(":");
+    const silent = Array.from({ length: 1100 }, () => connect(Number(port), host));
+    closers.push(() => {
+      for (const socket of silent) socket.destroy();
+      return Promise.resolve();
+    });
+    let closed = 0;
+    for (const socket of silent) socket.on("error", () => {}).on("close", () => closed++);
+    await until(() => closed >= 76);
+    expect(await call(to, from).ended).toEqual({ kind: "complete" });
+    expect(closed).toBeLessThan(100);
   });
 });
 

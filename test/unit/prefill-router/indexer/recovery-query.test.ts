@@ -3,6 +3,7 @@ import { afterEach, describe, expect, it } from "@jest/globals";
 import type { EventSourceRecord } from "../../../../src/dynamo/records.ts";
 import type { RequestPlane } from "../../../../src/dynamo/request-plane/contracts.ts";
 import { createRequestPlane } from "../../../../src/dynamo/request-plane/request-plane.ts";
+import { AnswerMemory } from "../../../../src/prefill-router/indexer/answer-memory.ts";
 import { createRecoveryQuery } from "../../../../src/prefill-router/indexer/recovery-query.ts";
 import { type FakeWorker, startFakeWorker } from "../../dynamo/request-plane/fake-worker.ts";
 import { until } from "../../dynamo/until.ts";
@@ -68,6 +69,47 @@ describe("the recovery query", () => {
     await expect(createRecoveryQuery(plane, 1000)({ ...source, recovery: undefined }, 1, never)).rejects.toMatchObject({
       code: "no-recovery",
     });
+  });
+
+  it("takes the memory of an answer until it is released, and refuses what there is no room for", async () => {
+    const dump = JSON.stringify("x".repeat(500_000));
+    const { plane, source } = await lab(dump);
+    const memory = new AnswerMemory(800_000);
+    const query = createRecoveryQuery(plane, 1000, memory);
+    const first = await query(source, undefined, never);
+    expect(first.bytes.toString()).toBe(dump);
+    expect(memory.freeBytes).toBeLessThan(300_000);
+    await expect(query(source, undefined, never)).rejects.toMatchObject({ code: "item-too-large" });
+    first.release?.();
+    first.release?.();
+    expect(memory.freeBytes).toBe(800_000);
+    (await query(source, undefined, never)).release?.();
+    expect(memory.freeBytes).toBe(800_000);
+  });
+
+  it("gives up on a worker whose answer comes by drips, with its memory", async () => {
+    const plane = await createRequestPlane({ host: "127.0.0.1" });
+    const drips: NodeJS.Timeout[] = [];
+    const worker = await startFakeWorker((request, self) => {
+      void self.dial(request).then((line) => {
+        line.header({ error: null });
+        const prefix = Buffer.alloc(24);
+        prefix.writeBigUInt64BE(100_000n, 8);
+        line.write(prefix);
+        drips.push(setInterval(() => line.write(Buffer.of(0)), 5));
+      });
+    });
+    closers.push(
+      () => plane.close(),
+      () => worker.close(),
+      () => Promise.resolve(drips.forEach(clearInterval)),
+    );
+    const { source } = await lab();
+    const memory = new AnswerMemory(200_000);
+    const asked = createRecoveryQuery(plane, 50, memory)({ ...source, recovery: worker.instance }, undefined, never);
+    await until(() => memory.freeBytes === 100_000);
+    await expect(asked).rejects.toMatchObject({ code: "too-slow" });
+    expect(memory.freeBytes).toBe(200_000);
   });
 
   it("cancels the call when it is aborted", async () => {
