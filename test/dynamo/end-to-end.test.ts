@@ -13,7 +13,7 @@ import { type DynamoStack, startDynamo } from "./stack.ts";
 const chat = "/v1/chat/completions";
 const completions = "/v1/completions";
 const words = Array.from({ length: 80 }, (_, index) => `word${index}`).join(" ");
-const told = { nvext: { extra_fields: ["worker_id"] } };
+const told = { nvext: { extra_fields: ["worker_id", "prompt_token_ids"] } };
 const messages = [
   { role: "system", content: "You are terse." },
   { role: "user", content: words },
@@ -84,6 +84,11 @@ function promptTokensOf({ text }: Answer): number | undefined {
   return tokens === undefined ? undefined : Number(tokens);
 }
 
+/** The prompt's ids as the frontend has them; it tells none of a batch. */
+function idsIn({ text }: Answer): string | undefined {
+  return /"prompt_token_ids":\[([\d,]+)\]/.exec(text)?.[1];
+}
+
 function idIn({ text }: Answer, member: string): string | undefined {
   return new RegExp(`"${member}":(\\d+)`).exec(text)?.[1];
 }
@@ -147,19 +152,22 @@ describe.each([
   });
 
   it.each(kinds.map((kind) => [kind.name, kind] as const))(
-    "counts the prompt tokens of %s as the frontend",
+    "gives %s the tokens that the frontend itself gives it",
     async (_, kind) => {
-      const { answer, decision } = await ask(kind.path, kind.body);
+      const body = { ...kind.body, ...told };
+      const { answer, decision } = await ask(kind.path, body);
       const own = await send(`${stack.frontend.url}${kind.path}`, {
         headers: {
           "x-dynamo-worker-instance-id": decision.plan?.decode.workerId ?? "",
           "x-dynamo-prefill-instance-id": decision.plan?.prefill?.workerId ?? "",
         },
-        body: { model: stack.model, max_tokens: 4, ...kind.body },
+        body: { model: stack.model, max_tokens: 4, ...body },
       });
       expect(own.status).toBe(200);
       expect(promptTokensOf(own)).toBeGreaterThan(0);
       expect(promptTokensOf(answer)).toBe(promptTokensOf(own));
+      expect(idsIn(answer)).toEqual(idsIn(own));
+      expect(idsIn(own) === undefined).toBe(kind.times !== undefined);
       expect(decision.plan?.promptTokens).toBe(promptTokensOf(own));
     },
   );
@@ -184,7 +192,7 @@ describe.each([
     kinds
       .filter(({ times, body }) => times === undefined && body["model"] === undefined)
       .map((kind) => [kind.name, kind] as const),
-  )("tokenizes %s to the ids of the frontend", async (name, kind) => {
+  )("finds the blocks of %s that the frontend tokenized", async (name, kind) => {
     const own = JSON.stringify(kind.body).replaceAll("word", name.replaceAll(" ", "")).replace("100,101", "101,100");
     const body = JSON.parse(own) as Kind["body"];
     const { answer } = await ask(kind.path, body, {}, withoutIds);

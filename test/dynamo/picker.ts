@@ -33,6 +33,9 @@ export interface LegView {
 export interface Decision {
   readonly requestId: string;
   readonly model: string;
+  /** ISO 8601, when its headers came. */
+  readonly at: string;
+  readonly decisionMs: number | null;
   readonly plan?: {
     readonly mode: "aggregated" | "disaggregated";
     readonly bookingId: string;
@@ -41,6 +44,8 @@ export interface Decision {
     readonly decode: LegView;
   };
   readonly outcome: { readonly kind: string };
+  /** Null while it is served. */
+  readonly end: { readonly kind: string; readonly status?: number; readonly durationMs: number | null } | null;
 }
 
 interface LoadView {
