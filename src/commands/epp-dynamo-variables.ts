@@ -1,36 +1,146 @@
-/** The variables of Dynamo's endpoint picker, by what they do here. docs/dynamo.md has the same table. */
+/**
+ * The variables of Dynamo's endpoint picker and what they do here; docs/dynamo.md shows them as tables. Those of the router itself are in
+ * prefill-router/settings, those of discovery, planes and etcd with who reads them.
+ */
+
+export interface DynamoVariable {
+  readonly name: string;
+  /** What holds while it is unset. */
+  readonly fallback: string;
+  readonly meaning: string;
+  /** Why it changes nothing; undefined where it does. */
+  readonly noEffect?: string;
+}
 
 /** Any of them, without a configuration, makes the picker one of Dynamo workers. */
 export const placingVariables = ["DYN_NAMESPACE_PREFIX", "DYN_NAMESPACE", "DYN_DISCOVERY_BACKEND"] as const;
 
-/** Variables of the standalone mode → why they have no effect; undefined: they have. */
-export const standaloneVariables: ReadonlyMap<string, string | undefined> = new Map([
-  ["DYN_EPP_INFERENCE_POOL_NAME", undefined],
-  ["DYN_EPP_PREFILL_INFERENCE_POOL_NAME", "prefill and decode pools of raw engines are not built yet"],
-  ["DYN_EPP_TOKENIZER_SERVICE_URL", undefined],
-  ["DYN_EPP_VLLM_RENDER_URL", undefined],
-  ["DYN_EPP_TOKENIZER_PROTOCOL", undefined],
-  ["DYN_EPP_KV_EVENT_PORT", undefined],
-  ["DYN_EPP_KV_EVENT_REPLAY_PORT", undefined],
-  ["DYN_EPP_TOTAL_KV_BLOCKS", "the use of the KV cache is read from each engine's metrics"],
-  ["DYN_EPP_MAX_NUM_BATCHED_TOKENS", "queues are read from each engine's metrics"],
-  // Said by whoever reads the settings.
-  ["DYN_EPP_SELECTION_INDEXER_THREADS", undefined],
-  ["DYN_EPP_TOKENIZATION_TIMEOUT_MS", undefined],
-  ["DYN_EPP_TOKENIZER_MAX_RESPONSE_BYTES", undefined],
-  ["DYN_EPP_MAX_INFLIGHT_REQUESTS", "--max-buffered-bytes and the saturation detector bound what is in flight"],
-  ["DYN_EPP_PEER_SERVICE", "state shared between pickers of raw engines is not built yet"],
-  ["DYN_EPP_REPLICA_SYNC_PORT", "state shared between pickers of raw engines is not built yet"],
-  ["DYN_EPP_SELECTION_HTTP_PORT", "engines are asked for what was missed, not peers"],
+export const pickerVariables: readonly DynamoVariable[] = [
+  {
+    name: "DYN_EPP_MODE",
+    fallback: "dynamo, where one of the next three is set",
+    meaning:
+      "dynamo: workers that Dynamo registers. standalone: vLLM servers without Dynamo. Anything else is refused at start. No effect beside a configuration.",
+  },
+  {
+    name: "DYN_NAMESPACE_PREFIX",
+    fallback: "",
+    meaning:
+      "Workers of namespaces that begin so, as the generations of a rolling update do. Goes before DYN_NAMESPACE. DYN_NAMESPACE_PREFIX_STRICT: followed by an update's suffix and nothing else.",
+  },
+  { name: "DYN_NAMESPACE", fallback: "all namespaces", meaning: "Workers of exactly this namespace." },
+  { name: "DYN_DISCOVERY_BACKEND", fallback: "etcd", meaning: "file or etcd: where workers register." },
+  {
+    name: "DYN_COMPONENT_NAME",
+    fallback: "any",
+    meaning:
+      "Only workers of this component answer requests (a label filter in the profile). Prefill workers may be of others.",
+  },
+  {
+    name: "DYN_ENFORCE_DISAGG",
+    fallback: "false",
+    meaning: "No model is ready without prefill workers (503 until then).",
+  },
+  { name: "DYN_SECURE_SERVING", fallback: "true", meaning: "--secure-serving." },
+  { name: "DYN_EPP_METRICS_PORT", fallback: "9090", meaning: "--metrics-port; 0 serves none." },
+  {
+    name: "DYN_EPP_GRACEFUL_SHUTDOWN_PROPAGATION_SECS",
+    fallback: "5 before Dynamo workers",
+    meaning: "--drain-timeout: from not ready to the last request taken.",
+  },
+  {
+    name: "DYN_EPP_FRONTENDS",
+    fallback: ":8000",
+    meaning: "--dynamo-frontend: ip:port for all workers, :port beside each, WORKER=ip:port for one. Ours.",
+  },
+  { name: "DYN_EPP_LEGACY_HEADERS", fallback: "false", meaning: "--dynamo-legacy-headers. Ours." },
+  {
+    name: "DYN_HTTP_OVERLOAD_STATUS_CODE",
+    fallback: "429",
+    meaning: "Status of a refusal for overload (Dynamo's frontends: 529).",
+  },
+  { name: "POD_NAMESPACE", fallback: "", meaning: "--pool-namespace." },
+  {
+    name: "RUST_LOG",
+    fallback: "info",
+    meaning: "-v: off, error, warn, info, debug or trace, the one for everything.",
+  },
+  {
+    name: "DYN_MODEL_NAME",
+    fallback: "",
+    meaning: "In standalone mode the model's name.",
+    noEffect: "each worker's model card says it",
+  },
+  {
+    name: "DYN_KV_CACHE_BLOCK_SIZE",
+    fallback: "",
+    meaning: "In standalone mode the tokens of a KV block.",
+    noEffect: "each worker's model card says it",
+  },
+];
+
+const unshared = "state shared between pickers of raw engines is not built yet";
+
+/** Of DYN_EPP_MODE=standalone alone. */
+export const standaloneVariables: readonly DynamoVariable[] = [
+  { name: "DYN_EPP_INFERENCE_POOL_NAME", fallback: "required", meaning: "--pool-name; label of the pool's metrics." },
+  {
+    name: "DYN_EPP_TOKENIZER_SERVICE_URL",
+    fallback: "required",
+    meaning: "Where prompts are tokenized. DYN_EPP_VLLM_RENDER_URL is its older name.",
+  },
+  { name: "DYN_EPP_TOKENIZER_PROTOCOL", fallback: "required", meaning: "vllm-render." },
+  { name: "DYN_EPP_TOKENIZATION_TIMEOUT_MS", fallback: "5000", meaning: "Longest wait for tokens." },
+  { name: "DYN_EPP_TOKENIZER_MAX_RESPONSE_BYTES", fallback: "16 MiB", meaning: "Largest answer of the tokenizer." },
+  { name: "DYN_EPP_KV_EVENT_PORT", fallback: "5557", meaning: "Port of each server's KV events." },
+  { name: "DYN_EPP_KV_EVENT_REPLAY_PORT", fallback: "none", meaning: "Port where missed events are asked for." },
+  {
+    name: "DYN_EPP_SELECTION_INDEXER_THREADS",
+    fallback: "",
+    meaning: "Threads of Dynamo's indexer.",
+    noEffect: "events are indexed on one thread",
+  },
+  {
+    name: "DYN_EPP_MAX_INFLIGHT_REQUESTS",
+    fallback: "",
+    meaning: "Requests at once.",
+    noEffect: "--max-buffered-bytes and the saturation detector bound what is in flight",
+  },
+  {
+    name: "DYN_EPP_TOTAL_KV_BLOCKS",
+    fallback: "",
+    meaning: "KV blocks of a server.",
+    noEffect: "the use of the KV cache is read from each engine's metrics",
+  },
+  {
+    name: "DYN_EPP_MAX_NUM_BATCHED_TOKENS",
+    fallback: "",
+    meaning: "Tokens of a batch.",
+    noEffect: "queues are read from each engine's metrics",
+  },
+  {
+    name: "DYN_EPP_PREFILL_INFERENCE_POOL_NAME",
+    fallback: "",
+    meaning: "Pool of prefill servers.",
+    noEffect: "prefill and decode pools of raw engines are not built yet",
+  },
+  { name: "DYN_EPP_PEER_SERVICE", fallback: "", meaning: "The other pickers.", noEffect: unshared },
+  { name: "DYN_EPP_REPLICA_SYNC_PORT", fallback: "", meaning: "Port of what they share.", noEffect: unshared },
+  {
+    name: "DYN_EPP_SELECTION_HTTP_PORT",
+    fallback: "",
+    meaning: "Port where peers ask for the index.",
+    noEffect: "engines are asked for what was missed, not peers",
+  },
+];
+
+const names = ({ name }: DynamoVariable): string => name;
+
+/** Variables that mean something in standalone mode alone. */
+export const standaloneNames: ReadonlySet<string> = new Set([
+  ...standaloneVariables.map(names),
+  "DYN_EPP_VLLM_RENDER_URL",
 ]);
 
-/** Every DYN_EPP_ variable that means something; others are named in a warning. */
-export const knownDynamoVariables: ReadonlySet<string> = new Set([
-  "DYN_EPP_MODE",
-  "DYN_EPP_METRICS_PORT",
-  "DYN_EPP_GRACEFUL_SHUTDOWN_PROPAGATION_SECS",
-  // Ours: what --dynamo-frontend and --dynamo-legacy-headers say.
-  "DYN_EPP_FRONTENDS",
-  "DYN_EPP_LEGACY_HEADERS",
-  ...standaloneVariables.keys(),
-]);
+/** Every variable that means something; a DYN_EPP_ variable that is not among them is named in a warning. */
+export const knownNames: ReadonlySet<string> = new Set([...pickerVariables.map(names), ...standaloneNames]);

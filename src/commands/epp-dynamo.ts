@@ -5,7 +5,14 @@
 import { didYouMean } from "../config/nearest-name.ts";
 import { standaloneSettings } from "../data/kv-events/standalone-settings.ts";
 import type { Adapted, Environment } from "./command.ts";
-import { knownDynamoVariables, placingVariables, standaloneVariables } from "./epp-dynamo-variables.ts";
+import {
+  type DynamoVariable,
+  knownNames,
+  pickerVariables,
+  placingVariables,
+  standaloneNames,
+  standaloneVariables,
+} from "./epp-dynamo-variables.ts";
 import type { EppSettings } from "./epp-flags.ts";
 
 type Mutable = { -readonly [Name in keyof EppSettings]: EppSettings[Name] };
@@ -53,7 +60,7 @@ export function adaptToDynamo(
     else becomeDynamo(values, reader);
   }
   if (isPlaced || hasConfiguration) warnOfUnknown(reader, isStandalone);
-  return { values, warnings: reader.warnings, faults: reader.faults };
+  return { values, warnings: [...new Set(reader.warnings)], faults: reader.faults };
 }
 
 function endpointsGiven({ endpoints }: EppSettings): string | undefined {
@@ -100,10 +107,7 @@ function becomeDynamo(values: Mutable, reader: Variables): void {
     ],
     dataLayer: { injectDefaults: false, discovery: { pluginRef: "dynamo-discovery" } },
   });
-  for (const name of ["DYN_MODEL_NAME", "DYN_KV_CACHE_BLOCK_SIZE"]) {
-    if (reader.text(name) !== undefined)
-      reader.warnings.push(`${name} has no effect: each worker's model card says it`);
-  }
+  warnOfNoEffect(pickerVariables, reader);
 }
 
 function becomeStandalone(values: Mutable, given: ReadonlySet<string>, reader: Variables): void {
@@ -120,9 +124,7 @@ function becomeStandalone(values: Mutable, given: ReadonlySet<string>, reader: V
       `DYN_EPP_INFERENCE_POOL_NAME: the pods of ${inferencePoolName} cannot be found, since Kubernetes discovery is not built yet; give --endpoints`,
     );
   }
-  for (const [name, why] of standaloneVariables) {
-    if (why !== undefined && reader.text(name) !== undefined) reader.warnings.push(`${name} has no effect: ${why}`);
-  }
+  warnOfNoEffect(standaloneVariables, reader);
   const producer = "precise-prefix-cache-producer";
   values["config-text"] = textOf({
     plugins: [
@@ -155,16 +157,23 @@ function verbosityOf(filter: string | undefined): number | undefined {
   return level === undefined ? undefined : levels[level.trim().toLowerCase()];
 }
 
+function warnOfNoEffect(variables: readonly DynamoVariable[], reader: Variables): void {
+  for (const { name, noEffect } of variables) {
+    if (noEffect === undefined || reader.text(name) === undefined) continue;
+    reader.warnings.push(`${name} has no effect: ${noEffect}`);
+  }
+}
+
 /** Variables of a Service, which Kubernetes sets in every pod of its namespace. */
 const serviceLink = /_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT_\d+_.+)$/;
 
 function warnOfUnknown(reader: Variables, isStandalone: boolean): void {
   for (const [name, value] of Object.entries(reader.environment)) {
     if (!name.startsWith("DYN_EPP_") || value === undefined || value === "") continue;
-    if (!knownDynamoVariables.has(name)) {
+    if (!knownNames.has(name)) {
       if (serviceLink.test(name) || value.startsWith("tcp://")) continue;
-      reader.warnings.push(`${name} is unknown and has no effect${didYouMean(name, knownDynamoVariables)}`);
-    } else if (!isStandalone && standaloneVariables.has(name)) {
+      reader.warnings.push(`${name} is unknown and has no effect${didYouMean(name, knownNames)}`);
+    } else if (!isStandalone && standaloneNames.has(name)) {
       reader.warnings.push(`${name} has no effect without DYN_EPP_MODE=standalone`);
     }
   }
