@@ -15,6 +15,10 @@ const commands: Readonly<Record<string, Entry>> = {
     summary: "a simulated engine with vLLM's HTTP surface, for trying it without a GPU",
     load: async () => (await import("./commands/worker.ts")).worker,
   },
+  "prefill-router": {
+    summary: "the router alone, as an HTTP service with the routes of Dynamo's select service",
+    load: async () => (await import("./commands/prefill-router.ts")).prefillRouter,
+  },
   demo: {
     summary: "Envoy, the picker and four simulated workers, with traffic and a comparison",
     load: async () => (await import("./commands/demo.ts")).demo,

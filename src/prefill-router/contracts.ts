@@ -201,6 +201,8 @@ export interface PrefillRouter {
   suspectWorker(workerId: bigint, forMs: number): void;
   /** The index's number for a rank's blocks; may come before its worker. Undefined: it has none any more. */
   setHolder(rank: WorkerRank, holder: number | undefined): void;
+  /** That number, also where the router attached the rank itself. */
+  holderOf(rank: WorkerRank): number | undefined;
   /** Loads changed that the router does not know of, e.g. another replica's request ended: who waits is looked at again. */
   capacityChanged(): void;
   /** Chooses as `plan` would now, waits for nothing and books nothing. */

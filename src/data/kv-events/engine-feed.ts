@@ -20,6 +20,10 @@ export interface EngineFeedOptions {
   /** Where past batches can be had; undefined where nowhere. */
   readonly replayEndpoint: string | undefined;
   readonly now: () => number;
+  /** The rank of batches that do not say theirs; 0 unless set. */
+  readonly rank?: number;
+  /** A holder that already stands for a rank, e.g. with blocks heard of elsewhere; the rank takes it over. */
+  readonly holderOf?: (rank: number) => Holder | undefined;
   readonly onBlockSize: (reported: number) => void;
   /** Told of each rank that begins and of each that ends. */
   readonly onRank: (rank: number, holder: Holder, isThere: boolean) => void;
@@ -112,12 +116,15 @@ export class EngineFeed {
   }
 
   #rank(head: BatchHead): EngineRank | undefined {
-    let rank = this.#ranks.get(head.rank);
+    const number = head.saysRank ? head.rank : (this.#options.rank ?? 0);
+    let rank = this.#ranks.get(number);
     if (rank === undefined && this.#ranks.size < maxRanks) {
+      const holder = this.#options.holderOf?.(number);
       const { index, hasher, blockSize, maxBlocksPerRank, counters, adapters, onBlockSize, onRank } = this.#options;
-      rank = new EngineRank({ index, hasher, blockSize, maxBlocks: maxBlocksPerRank, counters, adapters, onBlockSize });
-      this.#ranks.set(head.rank, rank);
-      onRank(head.rank, rank.holder, true);
+      const maxBlocks = maxBlocksPerRank;
+      rank = new EngineRank({ index, holder, hasher, blockSize, maxBlocks, counters, adapters, onBlockSize });
+      this.#ranks.set(number, rank);
+      onRank(number, rank.holder, true);
     }
     return rank;
   }

@@ -11,6 +11,8 @@ import type { EventCounters } from "./event-counters.ts";
 
 export interface EngineRankOptions {
   readonly index: KvIndex;
+  /** A holder the rank takes over, with the blocks it has; undefined: it attaches its own. */
+  readonly holder?: Holder | undefined;
   readonly hasher: TokenHasher;
   /** Tokens per block: events of another size are left out. */
   readonly blockSize: number;
@@ -38,7 +40,7 @@ export class EngineRank {
   constructor(options: EngineRankOptions) {
     this.#options = options;
     this.#references = new BlockReferences(options.maxBlocks);
-    this.holder = options.index.attach();
+    this.holder = options.holder ?? options.index.attach();
   }
 
   /** Distinct blocks the engine holds on any tier. */

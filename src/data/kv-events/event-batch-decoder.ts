@@ -10,7 +10,9 @@ import { MalformedPayload, MsgpackCursor } from "./msgpack-cursor.ts";
 export interface BatchHead {
   /** Seconds since the epoch; tells one run of an engine from the next. */
   readonly timestamp: number;
+  /** 0 where the batch does not say. */
   readonly rank: number;
+  readonly saysRank: boolean;
 }
 
 export interface BatchDecoder {
@@ -58,13 +60,14 @@ class EventBatchDecoder implements BatchDecoder {
       this.#eventsAt = cursor.at;
       if (cursor.peek() !== "array") return undefined;
       cursor.skip();
-      let rank = 0;
+      let rank = -1;
       for (let field = 2; field < fields; field++) {
         if (field === 2 && !cursor.nil()) rank = cursor.number();
         else if (field > 2) cursor.skip();
       }
       this.#payload = payload;
-      return { timestamp, rank: rank >= 0 && rank <= 0xffff ? Math.floor(rank) : 0 };
+      const saysRank = rank >= 0 && rank <= 0xffff;
+      return { timestamp, rank: saysRank ? Math.floor(rank) : 0, saysRank };
     } catch (error) {
       if (error instanceof MalformedPayload) return undefined;
       throw error;

@@ -140,6 +140,10 @@ class PlanningRouter implements PrefillRouter {
     if (!this.#isClosed) this.#roster.setHolder(rank, holder);
   }
 
+  holderOf({ workerId, dpRank }: WorkerRank): number | undefined {
+    return this.#roster.holderOf(workerId, dpRank);
+  }
+
   capacityChanged(): void {
     this.#waiting.drain();
   }

@@ -1,0 +1,60 @@
+/** What a peer's index knows, fetched when the service starts: the first peer that answers with a dump will do; without one the index starts empty. */
+import type { Logger } from "../../telemetry/log.ts";
+import { applyDump, parseDump } from "./dump.ts";
+import type { SelectionService } from "./selection-service.ts";
+
+export interface RecoveryOptions {
+  readonly service: SelectionService;
+  /** HTTP URLs of selectors or indexers. */
+  readonly peers: readonly string[];
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}
+
+const timeoutMs = 10_000;
+/** Of text: about three million blocks. */
+const maxDumpBytes = 256 * 1024 * 1024;
+
+/** Resolves with the blocks taken; never rejects. */
+export async function recoverFromPeers({ service, peers, log, signal }: RecoveryOptions): Promise<number> {
+  for (const peer of peers) {
+    if (signal.aborted) return 0;
+    try {
+      const text = await fetchDump(
+        `${peer.replace(/\/$/, "")}/dump`,
+        AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
+      );
+      const blocks = await take(service, text);
+      log.info({ peer, blocks }, "took a peer's blocks over");
+      return blocks;
+    } catch (error) {
+      log.warn({ peer, error: String(error) }, "a peer's blocks cannot be had; the next one is asked");
+    }
+  }
+  if (peers.length > 0) log.warn({ peers }, "no peer could be asked for its blocks; the index starts empty");
+  return 0;
+}
+
+async function fetchDump(url: string, signal: AbortSignal): Promise<string> {
+  const response = await fetch(url, { signal });
+  if (!response.ok || response.body === null) throw new Error(`the peer answered ${response.status}`);
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of response.body) {
+    bytes += chunk.length;
+    if (bytes > maxDumpBytes) throw new Error(`the peer's dump is larger than ${maxDumpBytes} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
+
+async function take(service: SelectionService, text: string): Promise<number> {
+  let blocks = 0;
+  for (const { modelName, routingGroup, blockSize, events } of parseDump(text)) {
+    const partition = service.catalogue.ensurePartition(modelName, routingGroup, blockSize, false);
+    if (typeof partition === "string" || partition.recovered === undefined) continue;
+    const { index, holderOf } = partition.recovered;
+    blocks += await applyDump(events, index, holderOf);
+  }
+  return blocks;
+}
