@@ -2,7 +2,7 @@
  * Text of a discovery record → record. Whoever can write into discovery can write anything: what is malformed becomes a value that says what
  * is wrong, unknown fields are passed over, and a record must name itself by the key it stands under.
  */
-import { parseModelCard } from "./model-card/parse-card.ts";
+import { maxDpRank, parseModelCard } from "./model-card/parse-card.ts";
 import { FieldFault, Fields, parseExactJson } from "./record-json.ts";
 import { bucketOf, keyOf } from "./record-keys.ts";
 import type {
@@ -23,13 +23,14 @@ export type ParsedRecord =
 /** Cards with long chat templates inside are tens of kilobytes. */
 export const maxRecordBytes = 1024 * 1024;
 
-/** A u32 that holds a data-parallel rank. */
-const maxRank = 0xffff_ffff;
+/** Values of a record's JSON, by the marks between and around them. A card has a few hundred; reading one takes up to a microsecond. */
+const maxMarks = 20_000;
 
 export function parseRecord(key: string, text: string): ParsedRecord {
   if (text.length > maxRecordBytes) return malformed(`longer than ${maxRecordBytes} characters`);
   if (bucketOf(key) === undefined) return malformed("its key is in no bucket of records");
   try {
+    if (isOverRich(text)) return malformed(`more than ${maxMarks} values`);
     const record = readRecord(new Fields(parseExactJson(text), ""));
     const own = keyOf(record);
     return own === key ? { kind: "record", record } : malformed(`it names itself ${own}`);
@@ -37,6 +38,16 @@ export function parseRecord(key: string, text: string): ParsedRecord {
     if (error instanceof FieldFault) return malformed(error.message);
     return malformed(`not JSON: ${messageOf(error)}`);
   }
+}
+
+function isOverRich(text: string): boolean {
+  let marks = 0;
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    // , [ {
+    if ((code === 0x2c || code === 0x5b || code === 0x7b) && ++marks > maxMarks) return true;
+  }
+  return false;
 }
 
 /** Of a SyntaxError, cut: its message quotes the text. */
@@ -68,9 +79,9 @@ function readRecord(fields: Fields): DynamoRecord {
 function readInstance(fields: Fields): InstanceRecord {
   return {
     type: "Endpoint",
-    namespace: fields.name("namespace"),
-    component: fields.name("component"),
-    endpoint: fields.name("endpoint"),
+    namespace: fields.segment("namespace"),
+    component: fields.segment("component"),
+    endpoint: fields.segment("endpoint"),
     instanceId: fields.u64("instance_id"),
     transport: readTransport(fields.fields("transport")),
     codec: fields.optionalString("request_plane_codec") === "msgpack" ? "msgpack" : "json",
@@ -82,7 +93,7 @@ function readTransport(fields: Fields): EndpointTransport {
     const advertised = fields.name("tcp");
     const slash = advertised.indexOf("/");
     const address = slash < 0 ? advertised : advertised.slice(0, slash);
-    if (!/^(\[[^\]]+\]|[^:]+):[0-9]{1,5}$/.test(address)) throw new FieldFault(fields.at("tcp"), "host:port/path");
+    if (!isAddress(address)) throw new FieldFault(fields.at("tcp"), "host:port/path");
     return { kind: "tcp", address, path: slash < 0 ? "" : advertised.slice(slash + 1) };
   }
   if (!fields.isAbsent("nats_tcp")) return { kind: "nats", subject: fields.name("nats_tcp") };
@@ -90,12 +101,18 @@ function readTransport(fields: Fields): EndpointTransport {
   throw new FieldFault(fields.path, "one of tcp, nats_tcp, http");
 }
 
+/** What a socket can be opened to: a name or an IP literal, and a port. */
+function isAddress(address: string): boolean {
+  const [, port] = /^(?:\[[0-9A-Za-z:.%_-]{2,64}\]|[0-9A-Za-z._-]{1,255}):([0-9]{1,5})$/.exec(address) ?? [];
+  return port !== undefined && Number(port) > 0 && Number(port) <= 65_535;
+}
+
 function readModel(fields: Fields): ModelRecord {
   return {
     type: "Model",
-    namespace: fields.name("namespace"),
-    component: fields.name("component"),
-    endpoint: fields.name("endpoint"),
+    namespace: fields.segment("namespace"),
+    component: fields.segment("component"),
+    endpoint: fields.segment("endpoint"),
     instanceId: fields.u64("instance_id"),
     modelSuffix: fields.isAbsent("model_suffix") ? undefined : fields.name("model_suffix"),
     card: parseModelCard(fields.fields("card_json")),
@@ -116,15 +133,15 @@ function readScope(fields: Fields): EventScope {
   const kind = fields.string("kind");
   switch (kind) {
     case "namespace":
-      return { namespace: fields.name("name"), component: undefined, endpoint: undefined };
+      return { namespace: fields.segment("name"), component: undefined, endpoint: undefined };
     case "component":
-      return { namespace: fields.name("namespace"), component: fields.name("component"), endpoint: undefined };
+      return { namespace: fields.segment("namespace"), component: fields.segment("component"), endpoint: undefined };
     case "endpoint": {
       const endpoint = fields.fields("endpoint");
       return {
-        namespace: endpoint.name("namespace"),
-        component: endpoint.name("component"),
-        endpoint: endpoint.name("name"),
+        namespace: endpoint.segment("namespace"),
+        component: endpoint.segment("component"),
+        endpoint: endpoint.segment("name"),
       };
     }
     default:
@@ -137,14 +154,32 @@ function readEventTransport(fields: Fields): EventTransport {
   const config = fields.fields("config");
   switch (kind) {
     case "Zmq":
-      return { kind: "zmq", endpoint: config.name("endpoint") };
+      return { kind: "zmq", endpoint: zmqEndpoint(config.name("endpoint"), config.at("endpoint")) };
     case "Nats":
       return { kind: "nats", subjectPrefix: config.name("subject_prefix") };
     case "ZmqBroker":
-      return { kind: "zmq-broker", xsub: config.strings("xsub_endpoints"), xpub: config.strings("xpub_endpoints") };
+      return {
+        kind: "zmq-broker",
+        xsub: zmqEndpoints(config, "xsub_endpoints"),
+        xpub: zmqEndpoints(config, "xpub_endpoints"),
+      };
     default:
       throw new FieldFault(fields.at("kind"), "Zmq, Nats or ZmqBroker");
   }
+}
+
+const maxBrokers = 64;
+
+function zmqEndpoints(config: Fields, key: string): readonly string[] {
+  const endpoints = config.strings(key);
+  if (endpoints.length > maxBrokers) throw new FieldFault(config.at(key), `at most ${maxBrokers} endpoints`);
+  return endpoints.map((endpoint, index) => zmqEndpoint(endpoint, `${config.at(key)}[${index}]`));
+}
+
+/** Not the library's other transports: none of them leads to another process's publisher. */
+function zmqEndpoint(endpoint: string, path: string): string {
+  if (!/^(tcp|ipc):\/\/[\x21-\x7e]{1,300}$/.test(endpoint)) throw new FieldFault(path, "tcp://host:port");
+  return endpoint;
 }
 
 function readEventSource(fields: Fields): EventSourceRecord {
@@ -161,7 +196,7 @@ function readEventSource(fields: Fields): EventSourceRecord {
     topic: fields.name("topic"),
     publisherId,
     workerId: worker.u64("worker_id"),
-    dpRank: worker.integer("dp_rank", maxRank),
+    dpRank: worker.integer("dp_rank", maxDpRank),
     recovery: recovery === undefined ? undefined : readInstance(recovery),
   };
 }

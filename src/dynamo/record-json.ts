@@ -13,12 +13,15 @@ export class FieldFault extends Error {
   }
 }
 
+/** Digits of a u64, or of a negative i64 with its sign: longer numbers are nobody's id. */
+const maxIntegerLength = 20;
+
 /** A DOM of the text. Integers that a double cannot hold become bigint. Throws SyntaxError. */
 export function parseExactJson(text: string): unknown {
   return exactJson.parse(text, (_key, value, context) => {
     if (typeof value !== "number" || Number.isSafeInteger(value)) return value;
     const { source } = context;
-    return source !== undefined && isIntegerText(source) ? BigInt(source) : value;
+    return source !== undefined && source.length <= maxIntegerLength && isIntegerText(source) ? BigInt(source) : value;
   });
 }
 
@@ -83,6 +86,13 @@ export class Fields {
       throw new FieldFault(this.at(key), `a string of 1 to ${maxNameLength} characters`);
     }
     return value;
+  }
+
+  /** A name that stands between slashes in keys. */
+  segment(key: string): string {
+    const name = this.name(key);
+    if (/[/\p{Cc}]/u.test(name)) throw new FieldFault(this.at(key), "a name without slashes and control characters");
+    return name;
   }
 
   optionalString(key: string): string | undefined {

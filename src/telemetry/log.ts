@@ -12,6 +12,13 @@ export interface Logger {
 
 export type LogFields = Readonly<Record<string, unknown>>;
 
+const alwaysLogged = 32;
+
+/** Whether the event of this count (from 1) gets a line: what a peer can cause without end gets the first few, then each power of two. */
+export function isLoggedAt(count: number): boolean {
+  return count <= alwaysLogged || (count & (count - 1)) === 0;
+}
+
 const nothing = (): void => {};
 
 /** Writes nothing; for tests and for code that runs without a process around it. */

@@ -2,7 +2,7 @@
  * What a backend last said, by key: turns texts that come and go into puts and removals of records. A text that is malformed leaves the
  * record before it in place and is said once.
  */
-import type { Logger } from "../../telemetry/log.ts";
+import { isLoggedAt, type Logger } from "../../telemetry/log.ts";
 import { parseRecord } from "../parse-record.ts";
 import type { DynamoRecord, RecordListener } from "../records.ts";
 
@@ -15,11 +15,14 @@ interface Entry {
 
 /** Beyond it new keys are left out: a store that somebody fills cannot take the process down. */
 export const maxRecords = 200_000;
+/** Of the texts together. */
+export const maxTotalCharacters = 256 * 1024 * 1024;
 
 export class RecordTable {
   readonly #listener: RecordListener;
   readonly #log: Logger;
   readonly #entries = new Map<string, Entry>();
+  #characters = 0;
   #malformed = 0;
   #isFull = false;
 
@@ -49,7 +52,9 @@ export class RecordTable {
   put(key: string, text: string): void {
     const before = this.#entries.get(key);
     if (before?.text === text) return;
-    if (before === undefined && !this.#hasRoom()) return;
+    const grown = text.length - (before?.text.length ?? 0);
+    if (!this.#hasRoom(before === undefined ? 1 : 0, grown)) return;
+    this.#characters += grown;
     const parsed = parseRecord(key, text);
     if (parsed.kind === "record") {
       this.#entries.set(key, { text, record: parsed.record, isReadable: true });
@@ -58,10 +63,11 @@ export class RecordTable {
       return;
     }
     this.#entries.set(key, { text, record: before?.record, isReadable: false });
-    this.#malformed++;
+    const count = ++this.#malformed;
     this.#listener.unreadable?.(key, parsed.reason);
+    if (!isLoggedAt(count)) return;
     this.#log.warn(
-      { key, reason: parsed.reason, kept: before?.record !== undefined },
+      { key, reason: parsed.reason, count, kept: before?.record !== undefined },
       "discovery record cannot be read and is left out",
     );
   }
@@ -70,6 +76,7 @@ export class RecordTable {
     const entry = this.#entries.get(key);
     if (entry === undefined) return;
     this.#entries.delete(key);
+    this.#characters -= entry.text.length;
     if (!entry.isReadable) this.#listener.unreadable?.(key, undefined);
     if (entry.record !== undefined) this.#listener.removed(key, entry.record);
   }
@@ -82,9 +89,10 @@ export class RecordTable {
     for (const [key, text] of all) this.put(key, text);
   }
 
-  #hasRoom(): boolean {
-    if (this.#entries.size < maxRecords) return true;
-    if (!this.#isFull) this.#log.error({ maxRecords }, "more discovery records than are read; the rest is left out");
+  #hasRoom(records: number, characters: number): boolean {
+    if (this.#entries.size + records <= maxRecords && this.#characters + characters <= maxTotalCharacters) return true;
+    if (!this.#isFull)
+      this.#log.error({ maxRecords, maxTotalCharacters }, "more discovery records than are read; the rest is left out");
     this.#isFull = true;
     return false;
   }

@@ -10,6 +10,12 @@ import type { CheckedFile, ModelCard, RuntimeConfig, WorkerRole } from "./model-
 /** dynamo-kv-router, src/sequences/topology.rs. */
 const maxRanksPerWorker = 4096;
 
+/** Ranks stand in columns of 32-bit integers; no fleet comes near. */
+export const maxDpRank = 0x7fff_ffff;
+
+/** Tokens; engines have some dozens to a few thousand. */
+const maxBlockSize = 1 << 20;
+
 /** Throws FieldFault. */
 export function parseModelCard(fields: Fields): ModelCard {
   const modelTypes = fields
@@ -31,7 +37,7 @@ export function parseModelCard(fields: Fields): ModelCard {
     chatTemplate: templateOf(fields, "chat_template_file") ?? templateOf(fields, "prompt_formatter"),
     generationConfig: fileOf(fields, "gen_config", ["hf_generation_config_json"]),
     contextLength: contextLengthOf(fields),
-    kvCacheBlockSize: positive(fields, "kv_cache_block_size"),
+    kvCacheBlockSize: blockSizeOf(fields, "kv_cache_block_size"),
     modelTypes,
     modelInput: readInput(fields),
     // A prefill worker from before there were roles says so by its model type.
@@ -47,8 +53,8 @@ export function parseModelCard(fields: Fields): ModelCard {
   };
 }
 
-function positive(fields: Fields, key: string): number {
-  const value = fields.integer(key, maxU32);
+function blockSizeOf(fields: Fields, key: string): number {
+  const value = fields.integer(key, maxBlockSize);
   if (value === 0) throw new FieldFault(fields.at(key), "a positive integer");
   return value;
 }
@@ -98,7 +104,7 @@ function readRuntime(card: Fields): RuntimeConfig {
   const fields = card.optionalFields("runtime_config") ?? noRuntime;
   const size = fields.optionalInteger("data_parallel_size", maxU32) ?? 1;
   const start = fields.optionalInteger("data_parallel_start_rank", maxU32) ?? 0;
-  if (size < 1 || size > maxRanksPerWorker || start + size > maxU32) {
+  if (size < 1 || size > maxRanksPerWorker || start + size > maxDpRank) {
     throw new FieldFault(fields.at("data_parallel_size"), `1 to ${maxRanksPerWorker} ranks`);
   }
   const weight = fields.optionalNumber("kv_transfer_preferred_weight");

@@ -7,6 +7,7 @@ import { type AddressInfo, createServer as createTcpServer, type Server, type So
 import { createServer as createTlsServer } from "node:tls";
 import { hostAndPort, resolveAdvertisedHost } from "../advertised-host.ts";
 import type { RequestPlaneSettings } from "./settings.ts";
+import { ReadTurns, type TurnReader } from "./read-turns.ts";
 import { TwoPartReader } from "./two-part.ts";
 
 const handshakeTimeoutMs = 10_000;
@@ -23,7 +24,7 @@ export interface HomeListener {
 }
 
 /** Returns false to stop reading. */
-export interface HomeReader {
+export interface HomeReader extends TurnReader {
   readonly maxMessageBytes: number;
   /** Nobody waits for what comes any more: it is thrown away unread. */
   readonly isDeaf: boolean;
@@ -38,10 +39,12 @@ export class CallHome {
   readonly address: string;
   readonly #server: Server;
   readonly #sockets: Set<Socket>;
+  readonly #turns: ReadTurns;
 
-  private constructor(server: Server, sockets: Set<Socket>, address: string) {
+  private constructor(server: Server, sockets: Set<Socket>, turns: ReadTurns, address: string) {
     this.#server = server;
     this.#sockets = sockets;
+    this.#turns = turns;
     this.address = address;
   }
 
@@ -49,6 +52,7 @@ export class CallHome {
     const host = await resolveAdvertisedHost(settings.host, "DYN_TCP_RESPONSE_STREAM_HOST");
     const sockets = new Set<Socket>();
     const strangers = new Set<Socket>();
+    const turns = new ReadTurns();
     const accept = (socket: Socket): void => {
       sockets.add(socket);
       strangers.add(socket);
@@ -56,7 +60,7 @@ export class CallHome {
         sockets.delete(socket);
         strangers.delete(socket);
       });
-      receive(socket, listener, () => strangers.delete(socket));
+      receive(socket, listener, turns, () => strangers.delete(socket));
       if (strangers.size > maxStrangers) dropOldest(strangers, listener);
     };
     const tls = settings.serverTls;
@@ -72,10 +76,11 @@ export class CallHome {
     });
     await once(server, "listening");
     const { port } = server.address() as AddressInfo;
-    return new CallHome(server, sockets, hostAndPort(host, port));
+    return new CallHome(server, sockets, turns, hostAndPort(host, port));
   }
 
   async close(): Promise<void> {
+    this.#turns.close();
     for (const socket of this.#sockets) socket.destroy();
     const closed = once(this.#server, "close");
     this.#server.close();
@@ -91,7 +96,7 @@ function dropOldest(strangers: Set<Socket>, listener: HomeListener): void {
   oldest.destroy();
 }
 
-function receive(socket: Socket, listener: HomeListener, known: () => void): void {
+function receive(socket: Socket, listener: HomeListener, turns: ReadTurns, known: () => void): void {
   let home: HomeReader | undefined;
   const hangUp = (): void => {
     listener.stranger();
@@ -121,6 +126,7 @@ function receive(socket: Socket, listener: HomeListener, known: () => void): voi
     home?.ended("end", error);
   };
   socket.on("data", (chunk: Buffer) => {
+    if (home !== undefined) turns.took(socket, home, chunk.length);
     if (home?.isDeaf === true || reader.push(chunk)) return;
     if (home === undefined) hangUp();
     else home.ended("too-large");

@@ -41,6 +41,7 @@ export class WorkerCall implements PendingCall, HomeReader {
   #isSettled: boolean;
   #isCancelled: boolean;
   #isForgotten: boolean;
+  #isPaused: boolean;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(id: string, subject: string, options: WorkerCallOptions, sink: CallSink, owner: CallOwner) {
@@ -54,6 +55,7 @@ export class WorkerCall implements PendingCall, HomeReader {
     this.#isSettled = false;
     this.#isCancelled = false;
     this.#isForgotten = false;
+    this.#isPaused = false;
     this.#timer = setTimeout(
       () => this.#fail("no-answer", "the worker took the request and did not answer in time"),
       options.answerTimeoutMs,
@@ -131,11 +133,17 @@ export class WorkerCall implements PendingCall, HomeReader {
     if (this.#socket !== undefined) this.#kill(this.#socket);
   }
 
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
   pause(): void {
+    this.#isPaused = true;
     this.#socket?.pause();
   }
 
   resume(): void {
+    this.#isPaused = false;
     this.#socket?.resume();
   }
 
@@ -204,6 +212,7 @@ export class WorkerCall implements PendingCall, HomeReader {
 
   /** Nothing but these control messages may be written here: anything else ends the worker's reader. */
   #kill(socket: Socket): void {
+    this.#isPaused = false;
     socket.setTimeout(0);
     socket.resume();
     if (socket.writable) socket.end(killFrame);

@@ -2,7 +2,7 @@
  * What is registered, by what it is asked for: instances and cards by path, adapters by their base worker, sources by worker. A card is for the
  * life of its key: only its taints may change.
  */
-import type { Logger } from "../../telemetry/log.ts";
+import { isLoggedAt, type Logger } from "../../telemetry/log.ts";
 import type { ModelCard } from "../model-card/model-card.ts";
 import { endpointPath, scopePath } from "../record-keys.ts";
 import type { EventScope, EventSourceRecord, InstanceRecord, ModelRecord } from "../records.ts";
@@ -25,6 +25,8 @@ export class Registry {
   readonly #loras = new Map<string, Map<string, ModelRecord>>();
   readonly #sources = new Map<string, Map<bigint, EventSourceRecord>>();
 
+  #refusals = 0;
+
   constructor(log: Logger) {
     this.#log = log;
   }
@@ -44,7 +46,8 @@ export class Registry {
   }
 
   #reject(path: string, reason: string): CardVerdict {
-    this.#log.error({ path, reason }, "a model card is refused");
+    const count = ++this.#refusals;
+    if (isLoggedAt(count)) this.#log.error({ path, reason, count }, "a model card is refused");
     return { kind: "rejected", reason };
   }
 

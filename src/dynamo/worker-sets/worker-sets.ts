@@ -2,7 +2,7 @@
  * Records in, worker sets out. Records are booked as they come; sets are put together again once for all that came in one turn of the event
  * loop, or when somebody asks. What a listener hears and what a lookup says always agree.
  */
-import type { Logger } from "../../telemetry/log.ts";
+import { isLoggedAt, type Logger } from "../../telemetry/log.ts";
 import type { ModelFiles } from "../model-card/model-files-keeper.ts";
 import type {
   DynamoRecord,
@@ -18,7 +18,7 @@ import { ChannelIndex } from "./channel-index.ts";
 import { LiveSet } from "./live-set.ts";
 import { type ModelNames, namesOf } from "./model-names.ts";
 import { matchesNamespace, type NamespaceFilter } from "./namespace-filter.ts";
-import { pathOf, Registry } from "./registry.ts";
+import { type CardVerdict, pathOf, Registry } from "./registry.ts";
 import type { ModelLookup, WorkerSet, WorkerSetListener } from "./worker-set.ts";
 
 export interface WorkerSetsOptions {
@@ -41,6 +41,9 @@ interface ModelNamespace {
   primary: CardGroup | undefined;
 }
 
+/** Every model has an index and a tokenizer of its own: a store that somebody fills must not take the process down. */
+const maxModels = 1024;
+
 /** Shown faults: a store full of rubbish is no reason to keep all of it. */
 const maxFaults = 1000;
 
@@ -56,6 +59,7 @@ export class WorkerSets implements RecordListener {
   readonly #faults = new Map<string, string>();
   readonly #dirty = new Set<string>();
   #names: ModelNames | undefined;
+  #mixes = 0;
   #isScheduled = false;
   #isFlushing = false;
 
@@ -166,7 +170,7 @@ export class WorkerSets implements RecordListener {
 
   #putModel(key: string, record: ModelRecord): void {
     const path = pathOf(record);
-    const verdict = this.#registry.putCard(path, record);
+    const verdict = this.#hasRoomFor(record) ? this.#registry.putCard(path, record) : tooManyModels;
     this.unreadable(key, verdict.kind === "rejected" ? verdict.reason : undefined);
     if (verdict.kind !== "accepted") return;
     if (record.modelSuffix === undefined) {
@@ -176,6 +180,10 @@ export class WorkerSets implements RecordListener {
       this.#pathsOfWorker.set(record.instanceId, paths.add(path));
     }
     this.#touchPath(path);
+  }
+
+  #hasRoomFor(record: ModelRecord): boolean {
+    return record.modelSuffix !== undefined || this.#models.size < maxModels || this.#models.has(modelKey(record));
   }
 
   #removeModel(record: ModelRecord): void {
@@ -202,8 +210,11 @@ export class WorkerSets implements RecordListener {
   }
 
   #reportMix(record: ModelRecord): void {
+    const count = ++this.#mixes;
+    if (!isLoggedAt(count)) return;
     this.#log.error(
       {
+        count,
         namespace: record.namespace,
         model: record.card.displayName,
         worker: record.instanceId.toString(),
@@ -297,6 +308,11 @@ export class WorkerSets implements RecordListener {
     return [...this.#models.values()].flatMap((model) => [...model.sets.values()]);
   }
 }
+
+const tooManyModels: CardVerdict = {
+  kind: "rejected",
+  reason: `more than ${maxModels} models are registered; this one is left out`,
+};
 
 function modelKey(record: ModelRecord): string {
   return `${record.namespace}/${record.card.displayName}`;

@@ -137,6 +137,68 @@ describe("discovery records", () => {
       JSON.stringify(instance),
       "it names itself v1/instances/ns/c/e/1",
     ],
+    ...["h:0/p", "h:65536/p", "h:99999", "a\0b:1", "[::1:1", "a b:1", `${"h".repeat(256)}:1`, "h"].map(
+      (tcp): readonly [string, string, string, string] => [
+        `the address ${JSON.stringify(tcp).slice(0, 20)}`,
+        "v1/instances/ns/c/e/1",
+        JSON.stringify({ ...instance, transport: { tcp } }),
+        "transport.tcp: expected host:port/path",
+      ],
+    ),
+    [
+      "a namespace that is a path",
+      "v1/instances/ns/x/c/e/1",
+      JSON.stringify({ ...instance, namespace: "ns/x" }),
+      "namespace: expected a name without slashes",
+    ],
+    ["more values than a record has", "v1/instances/ns/c/e/1", `[${"0,".repeat(400_000)}0]`, "more than 20000 values"],
+    ["a number of a million digits", "v1/instances/ns/c/e/1", `[${"9".repeat(1_000_000)}]`, "expected an object"],
+    ...["inproc://x", "udp://127.0.0.1:1", "pgm://eth0;1.2.3.4:1", "tcp://\n", "/etc/passwd"].map(
+      (endpoint): readonly [string, string, string, string] => [
+        `the event endpoint ${JSON.stringify(endpoint)}`,
+        "v1/event_channels/namespace/ns/topic/t/1",
+        JSON.stringify({
+          type: "EventChannel",
+          scope: { kind: "namespace", name: "ns" },
+          topic: "t",
+          instance_id: 1,
+          transport: { kind: "Zmq", config: { endpoint } },
+        }),
+        "transport.config.endpoint: expected tcp://host:port",
+      ],
+    ),
+    ...(
+      [
+        ["kv_cache_block_size", 4_294_967_295],
+        ["kv_cache_block_size", -16],
+        ["kv_cache_block_size", 1e300],
+        ["kv_cache_block_size", 16.5],
+      ] as const
+    ).map(([field, value]): readonly [string, string, string, string] => [
+      `a card with ${field} ${value}`,
+      keyOfFile(modelFile),
+      card((changed) => {
+        changed[field] = value;
+      }),
+      field,
+    ]),
+    ...(
+      [
+        ["data_parallel_start_rank", 2_147_483_647],
+        ["data_parallel_start_rank", -1],
+        ["data_parallel_size", 1e9],
+        ["total_kv_blocks", -1],
+        ["total_kv_blocks", 1e300],
+        ["max_num_batched_tokens", "many"],
+      ] as const
+    ).map(([field, value]): readonly [string, string, string, string] => [
+      `a card with runtime_config.${field} ${value}`,
+      keyOfFile(modelFile),
+      card((changed) => {
+        (changed["runtime_config"] as Record<string, unknown>)[field] = value;
+      }),
+      "runtime_config.",
+    ]),
     ["a key of no bucket", "v1/other/ns/c/e/1", JSON.stringify(instance), "no bucket"],
     ["half a text", "v1/instances/ns/c/e/1", JSON.stringify(instance).slice(0, 40), "not JSON"],
     ["too much text", "v1/instances/ns/c/e/1", " ".repeat(maxRecordBytes + 1), "longer than"],

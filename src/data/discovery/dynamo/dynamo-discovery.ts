@@ -9,6 +9,7 @@ import type { DynamoDiscovery } from "../../../dynamo/records.ts";
 import { type NamespaceFilter, namespaceFilterFromEnvironment } from "../../../dynamo/worker-sets/namespace-filter.ts";
 import type { SetWorker, WorkerSet, WorkerSetListener } from "../../../dynamo/worker-sets/worker-set.ts";
 import { WorkerSets } from "../../../dynamo/worker-sets/worker-sets.ts";
+import { isLoggedAt } from "../../../telemetry/log.ts";
 import type { EndpointSpec, EndpointWriter } from "../../endpoint-store.ts";
 import type { PluginContext } from "../../plugin.ts";
 import { type Discovery, DiscoveryError } from "../discovery.ts";
@@ -40,6 +41,7 @@ export class DynamoWorkers implements Discovery {
   #isClosed = false;
   /** Workers whose frontend nobody names, so that each is said once. */
   readonly #homeless = new Set<bigint>();
+  #homelessEver = 0;
 
   constructor(parameters: DynamoDiscoveryParameters, context: PluginContext) {
     this.#context = context;
@@ -195,9 +197,9 @@ export class DynamoWorkers implements Discovery {
       }
     }
     for (const id of homeless) {
-      if (this.#homeless.has(id)) continue;
+      if (this.#homeless.has(id) || !isLoggedAt(++this.#homelessEver)) continue;
       this.#context.log.warn(
-        { worker: id.toString() },
+        { worker: id.toString(), count: this.#homelessEver },
         "no frontend is known for a worker, so it gets no requests: set frontend, frontendPort or frontends",
       );
     }

@@ -8,7 +8,7 @@ import type { Logger } from "../../../telemetry/log.ts";
 import { bucketOf, keyPrefix } from "../../record-keys.ts";
 import type { DynamoDiscovery, RecordListener } from "../../records.ts";
 import { DiscoveryBackendError } from "../discovery-error.ts";
-import { maxRecords, RecordTable } from "../record-table.ts";
+import { maxRecords, maxTotalCharacters, RecordTable } from "../record-table.ts";
 import { connectEtcd, type EtcdOptions, firstRetryMs, longestRetryMs, rest } from "./etcd-options.ts";
 
 export interface EtcdDiscoveryOptions extends EtcdOptions {
@@ -17,7 +17,7 @@ export interface EtcdDiscoveryOptions extends EtcdOptions {
   readonly startTimeoutMs?: number;
 }
 
-const keysPerPage = 2000;
+const keysPerPage = 500;
 /** etcd answers at once; a server that hangs behind an open connection is left. */
 const watchCreateTimeoutMs = 5000;
 
@@ -188,6 +188,7 @@ async function listRecords(
   const records = new Map<string, string>();
   let from = keyRange.key;
   let revision = 0n;
+  let characters = 0;
   for (;;) {
     const page = await client.kv.range({
       key: from,
@@ -198,10 +199,14 @@ async function listRecords(
     if (revision === 0n) revision = BigInt(page.header.revision);
     for (const { key, value } of page.kvs) {
       const name = key.toString("utf8");
-      if (bucketOf(name) !== undefined) records.set(name, value.toString("utf8"));
+      if (bucketOf(name) === undefined) continue;
+      const text = value.toString("utf8");
+      records.set(name, text);
+      characters += text.length;
     }
     const last = page.kvs.at(-1)?.key;
-    if (!page.more || last === undefined || records.size > maxRecords) return { records, revision };
+    const isTooMuch = records.size > maxRecords || characters > maxTotalCharacters;
+    if (!page.more || last === undefined || isTooMuch) return { records, revision };
     from = Buffer.concat([last, Buffer.of(0)]);
   }
 }

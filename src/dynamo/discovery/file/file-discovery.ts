@@ -4,7 +4,7 @@
  * truth is a look at every file.
  */
 import { type FSWatcher, watch } from "node:fs";
-import { readdir, readFile, stat } from "node:fs/promises";
+import { open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Logger } from "../../../telemetry/log.ts";
 import { maxRecordBytes } from "../../parse-record.ts";
@@ -256,7 +256,7 @@ class FileDiscovery implements DynamoDiscovery {
   async #read(file: string, seen: SeenFile, identity: string, sizeBytes: number): Promise<void> {
     const tooLong = sizeBytes > maxRecordBytes;
     // One byte more than is allowed says that it is too much.
-    const text = tooLong ? " ".repeat(maxRecordBytes + 1) : await readFile(file, "utf8");
+    const text = tooLong ? " ".repeat(maxRecordBytes + 1) : await readText(file, sizeBytes);
     if (this.#isClosed) return;
     seen.identity = identity;
     seen.readAtMs = this.#monotonic();
@@ -296,6 +296,21 @@ class FileDiscovery implements DynamoDiscovery {
   #deafen(): void {
     for (const watcher of this.#watches.values()) watcher.close();
     this.#watches.clear();
+  }
+}
+
+/** A file that grows meanwhile is read to about the size that was seen, and again when its new one is. */
+async function readText(file: string, sizeBytes: number): Promise<string> {
+  const handle = await open(file);
+  try {
+    const bytes = Buffer.allocUnsafe(sizeBytes + 1);
+    let filled = 0;
+    for (let read = -1; read !== 0 && filled < bytes.length; filled += read) {
+      read = (await handle.read(bytes, filled, bytes.length - filled, null)).bytesRead;
+    }
+    return bytes.toString("utf8", 0, filled);
+  } finally {
+    await handle.close();
   }
 }
 

@@ -61,6 +61,27 @@ describe("what a backend last said", () => {
     expect(records.malformed).toBe(2);
   });
 
+  it("is bounded in all that it keeps, and takes texts again when others have gone", () => {
+    const { table: records, told } = table();
+    const long = `{${" ".repeat(1024 * 1024 - 1)}`;
+    for (let id = 1n; id <= 256n; id++) records.put(channel(id).key, long);
+    told.length = 0;
+    records.put(channel(1000n).key, channel(1000n).text);
+    expect(told).toEqual([]);
+    records.remove(channel(2n).key);
+    records.put(channel(1000n).key, channel(1000n).text);
+    expect(told).toEqual([`readable ${channel(2n).key}`, `+${channel(1000n).key}`]);
+  });
+
+  it("writes few lines for many texts that cannot be read", () => {
+    const lines: unknown[] = [];
+    const log = { ...silentLogger, warn: (fields: unknown) => lines.push(fields) };
+    const records = new RecordTable({ put: () => {}, removed: () => {} }, log);
+    for (let count = 0; count < 10_000; count++) records.put(one.key, `{${count}`);
+    expect(records.malformed).toBe(10_000);
+    expect(lines.length).toBeLessThan(50);
+  });
+
   it("is brought up to a complete list by what has gone and what is new", () => {
     const { table: records, told } = table();
     records.reconcile(new Map([[one.key, one.text]]));

@@ -396,6 +396,18 @@ describe("worker sets", () => {
     expect(world.told()).toEqual(["open 5", "close 5"]);
   });
 
+  it("serves a thousand models and leaves out what is registered beyond, saying so", () => {
+    const world = new World();
+    for (let id = 0; id < 1100; id++) world.worker(id, { displayName: `m${id}` });
+    expect(world.sets.sets).toHaveLength(1024);
+    expect([...world.sets.faults.values()][0]).toMatch("more than 1024 models");
+    expect(world.sets.faults.size).toBe(76);
+    world.leave(0, { displayName: "m0" });
+    expect(world.sets.sets).toHaveLength(1023);
+    world.worker(0, { displayName: "other" });
+    expect(world.sets.lookup("other").kind).toBe("ready");
+  });
+
   it("looks only at the namespaces it was told to", () => {
     const world = new World({ filter: { kind: "prefix", prefix: "ns", isStrict: true } });
     for (const [index, namespace] of ["ns", "ns-0123abcd", "ns-other", "os"].entries())
