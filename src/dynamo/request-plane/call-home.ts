@@ -6,8 +6,8 @@ import { once } from "node:events";
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer } from "node:tls";
 import { hostAndPort, resolveAdvertisedHost } from "../advertised-host.ts";
-import type { RequestPlaneSettings } from "./settings.ts";
 import { ReadTurns, type TurnReader } from "./read-turns.ts";
+import type { RequestPlaneSettings } from "./settings.ts";
 import { TwoPartReader } from "./two-part.ts";
 
 const handshakeTimeoutMs = 10_000;
