@@ -1,8 +1,8 @@
 /** A router's stages with replica sync over a bus in memory, for tests: two of them are two pickers. */
 import type { DynamoRegistration } from "../../../../src/dynamo/discovery/registration.ts";
-import type { EventHandler, EventPublisher } from "../../../../src/dynamo/event-plane/event-plane.ts";
+import type { EventHandler, EventPlane, EventPublisher } from "../../../../src/dynamo/event-plane/event-plane.ts";
 import type { EventChannelRecord, EventScope } from "../../../../src/dynamo/records.ts";
-import { ReplicaSync } from "../../../../src/prefill-router/replica-sync/replica-sync.ts";
+import { ReplicaSync, type ReplicaSyncInit } from "../../../../src/prefill-router/replica-sync/replica-sync.ts";
 import { createWorkerStage } from "../../../../src/prefill-router/stage/worker-stage.ts";
 import type { StageBooking, StageRequest, WorkerStage } from "../../../../src/prefill-router/stage.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
@@ -15,8 +15,11 @@ export const scopes = {
 
 const pathOf = ({ component }: EventScope): string => String(component);
 
+/** What a router speaks through: a bus, or planes and discovery. */
+export type Wiring = Pick<ReplicaSyncInit, "registration" | "hear"> & { readonly publish: EventPlane["publish"] };
+
 /** Hands every message to all who hear its scope, the sender too, in the same turn. */
-export class Bus {
+export class Bus implements Wiring {
   readonly kind: "zmq" | "nats";
   readonly messages: Buffer[] = [];
   readonly records = new Map<string, string>();
@@ -69,7 +72,7 @@ export interface Replica {
   book(id: string, workerId: number, request: StageRequest, stage?: "prefill" | "decode"): StageBooking;
 }
 
-export function replica(bus: Bus, routerId: bigint, now: () => number = () => 0): Replica {
+export function replica(wiring: Wiring, routerId: bigint, now: () => number = () => 0): Replica {
   const stages = {
     prefill: createWorkerStage({ stage: "prefill", blockSize: 8 }),
     decode: createWorkerStage({ stage: "decode", blockSize: 8 }),
@@ -77,9 +80,9 @@ export function replica(bus: Bus, routerId: bigint, now: () => number = () => 0)
   let room = 0;
   const sync = new ReplicaSync({
     routerId,
-    registration: bus.registration,
-    plane: bus,
-    hear: bus.hear,
+    registration: wiring.registration,
+    plane: wiring,
+    hear: wiring.hear,
     stages,
     capacityChanged: () => room++,
     bookingExpiryMs: 300_000,
