@@ -1,17 +1,23 @@
 /**
- * Writes docs/configuration.md from the configuration's schema, the flags and every registered plugin's definition. With --check nothing is
- * written: it fails when the page differs from what would be.
+ * Writes docs/configuration.md from the configuration's schema, the flags and every registered plugin's definition, and docs/dynamo.md from its
+ * template and the tables of Dynamo's variables, settings and metrics. With --check nothing is written: it fails when a page differs.
  */
 import { spawnSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createPluginRegistry } from "../src/app/plugins.ts";
+import { type DynamoVariable, pickerVariables, standaloneVariables } from "../src/commands/epp-dynamo-variables.ts";
 import { eppFlags } from "../src/commands/epp-flags.ts";
 import { choicesText, defaultText } from "../src/config/flag-help.ts";
 import { environmentNameOf, type FlagSpec } from "../src/config/flags.ts";
 import { configSchema } from "../src/config/schema.ts";
+import { settingSchemas } from "../src/prefill-router/settings/parameters.ts";
+import { type Setting, settingTable } from "../src/prefill-router/settings/setting-table.ts";
 import type { PluginDefinition } from "../src/scheduling/contracts.ts";
+import { createDynamoFamilies } from "../src/telemetry/dynamo-catalogue.ts";
 
 const page = "docs/configuration.md";
+const dynamoPage = "docs/dynamo.md";
+const dynamoTemplate = "scripts/dynamo-page.md";
 const introduction = "scripts/configuration-introduction.md";
 
 type Schema = Readonly<Record<string, unknown>>;
@@ -161,6 +167,58 @@ function flagsSection(): string {
   return [`## Flags of \`signalbox epp\`\n\n${note}`, ...sections].join("\n\n");
 }
 
+function variableTable(variables: readonly DynamoVariable[]): string {
+  const rows = variables.map(({ name, fallback, meaning, noEffect }) => [
+    `\`${name}\``,
+    fallback,
+    noEffect === undefined ? meaning : `${meaning} No effect${meaning.startsWith("In ") ? " else" : ""}: ${noEffect}.`,
+  ]);
+  return table(["variable", "default", "meaning"], rows);
+}
+
+function routerSettingsTable(): string {
+  const known: Readonly<Record<string, Setting>> = settingTable;
+  const rows = Object.entries(settingSchemas()).map(([name, schema]) => {
+    const variables = (known[name]?.environment ?? []).map((variable) => `\`${variable}\``).join(", ");
+    const fallback = schema["default"];
+    const meaning = words(known[name]?.description ?? schema["description"]);
+    return [
+      `\`${name}\``,
+      variables,
+      typeOf(schema) + boundsOf(schema),
+      fallback === undefined ? "" : `\`${JSON.stringify(fallback)}\``,
+      schema["deprecated"] === true ? `Deprecated. ${meaning}` : meaning,
+    ];
+  });
+  return table(["parameter", "variable", "type", "default", "meaning"], rows);
+}
+
+function metricsTable(): string {
+  const rows = Object.values(createDynamoFamilies()).map(({ spec }) => [
+    `\`${spec.exposures[0]?.name ?? ""}\``,
+    spec.type,
+    spec.labels.map((label) => `\`${label}\``).join(", "),
+    spec.help,
+  ]);
+  return table(["metric", "type", "labels", "what"], rows);
+}
+
+/** The template with its tables. */
+function dynamoText(): string {
+  const tables: Readonly<Record<string, string>> = {
+    "picker variables": variableTable(pickerVariables),
+    "standalone variables": variableTable(standaloneVariables),
+    "router settings": routerSettingsTable(),
+    metrics: metricsTable(),
+  };
+  const note = `<!-- Written by scripts/gen-docs.ts from ${dynamoTemplate}. Run \`npm run gen\`. -->`;
+  const text = readFileSync(dynamoTemplate, "utf8").replace(
+    /\{\{(.+?)\}\}/g,
+    (mark, name: string) => tables[name] ?? mark,
+  );
+  return `${note}\n\n${text}`;
+}
+
 const unformatted = [
   "<!-- Written by scripts/gen-docs.ts from the schema, the flags and the plugins; its first part is scripts/configuration-introduction.md. Run `npm run gen`. -->",
   readFileSync(introduction, "utf8").trim(),
@@ -174,11 +232,16 @@ const unformatted = [
   .join("\n\n")
   .replace(/\n\n$/, "\n");
 
-const text = formatted(unformatted);
-if (!process.argv.includes("--check")) writeFileSync(page, text);
-else if (readOr(page) !== text) {
-  console.error(`${page} is stale: run npm run gen`);
-  process.exitCode = 1;
+for (const [path, markdown] of [
+  [page, unformatted],
+  [dynamoPage, dynamoText()],
+] as const) {
+  const text = formatted(markdown);
+  if (!process.argv.includes("--check")) writeFileSync(path, text);
+  else if (readOr(path) !== text) {
+    console.error(`${path} is stale: run npm run gen`);
+    process.exitCode = 1;
+  }
 }
 
 function readOr(path: string): string | undefined {

@@ -1,5 +1,5 @@
 /**
- * Generates src/gen/ from proto/ with protoc and ts-proto, then docs/configuration.md (gen-docs.ts). With --check nothing is written: it
+ * Generates src/gen/ from proto/ with protoc and ts-proto, then docs/configuration.md and docs/dynamo.md (gen-docs.ts). With --check nothing is written: it
  * fails when a file differs from what would be.
  */
 import { spawnSync } from "node:child_process";

@@ -41,6 +41,12 @@ export const pickerVariables: readonly DynamoVariable[] = [
     fallback: "false",
     meaning: "No model is ready without prefill workers (503 until then).",
   },
+  {
+    name: "DYN_DECODE_FALLBACK",
+    fallback: "",
+    meaning: "Decode workers serve whole requests while no prefill worker lives.",
+    noEffect: "a worker whose card says decode waits for prefill workers",
+  },
   { name: "DYN_SECURE_SERVING", fallback: "true", meaning: "--secure-serving." },
   { name: "DYN_EPP_METRICS_PORT", fallback: "9090", meaning: "--metrics-port; 0 serves none." },
   {

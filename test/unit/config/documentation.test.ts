@@ -22,6 +22,13 @@ describe("docs/configuration.md", () => {
   });
 });
 
+it("docs/dynamo.md shows a configuration that loads", async () => {
+  const [, text] = /```yaml\n([\s\S]*?)```/.exec(readFileSync("docs/dynamo.md", "utf8")) ?? [];
+  const config = await load(text);
+  expect(config.warnings).toEqual([]);
+  expect(config.discovery).toBe("dynamo-discovery");
+});
+
 it("examples/plugins holds a configuration that loads", async () => {
   const config = await load(readFileSync("examples/plugins/cheapest-first.yaml", "utf8"), "examples/plugins");
   expect(config.warnings).toEqual([]);
