@@ -1,30 +1,31 @@
 /**
- * One file with the digest it must have: found on this host or fetched over HTTP into a cache whose folders are named by digest. What is in the
- * cache is whole and checked: it comes there by a rename.
+ * One file with the digest it must have: found on this host, or fetched over HTTP. What a worker's card says of it is believed as far as the
+ * digest goes: a file of another content is not used, and nothing of it is told.
  */
-import { randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, open, rename, rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { stat, utimes } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { blake3 } from "@noble/hashes/blake3.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
+import { fetchInto } from "./fetched-file.ts";
 import type { CheckedFile } from "./model-card.ts";
 
 export interface FetchOptions {
   readonly cacheDir: string;
   /** Where a file of the same name is looked for when it is not at its path. */
   readonly folders: readonly string[];
+  /** Of one file from beginning to end, wherever it comes from. */
   readonly timeoutMs: number;
+  readonly maxBytes: number;
   readonly signal: AbortSignal;
+  /** Told before a file is asked for from another host. */
+  readonly fetching: () => void;
 }
 
 export type LocalCopy =
   | { readonly kind: "local"; readonly path: string }
   | { readonly kind: "failed"; readonly reason: string };
-
-/** No file of a model but its weights comes near; also what a card without a size may bring. */
-export const maxFileBytes = 1024 * 1024 * 1024;
 
 /** The hash of a chunk must not hold up the event loop. */
 const chunkBytes = 64 * 1024;
@@ -58,6 +59,13 @@ export async function localCopyOf(file: CheckedFile, options: FetchOptions): Pro
   }
 }
 
+/** A URL without what may be secret in it. */
+export function shownPath({ path }: CheckedFile): string {
+  return path
+    .replace(/^(https?:\/\/)[^/?#]*@/i, "$1")
+    .replace(/[?#].*$/s, (rest) => (/^https?:/i.test(path) ? "" : rest));
+}
+
 function failed(reason: string): LocalCopy {
   return { kind: "failed", reason };
 }
@@ -71,8 +79,11 @@ function foldersOf(file: CheckedFile, { folders }: FetchOptions): readonly strin
 function nameOf(file: CheckedFile): string {
   const path = file.path.split(/[?#]/, 1)[0] ?? "";
   const name = path.split("/").findLast((segment) => segment !== "") ?? "";
-  return name === "" || name === "." || name === ".." ? "file" : name;
+  return name === "" || name === "." || name === ".." || name.length > maxNameLength ? "file" : name;
 }
+
+/** What file systems take, less what a temporary name adds. */
+const maxNameLength = 200;
 
 function digestOf(file: CheckedFile): string {
   return file.checksum.slice("blake3:".length);
@@ -81,98 +92,49 @@ function digestOf(file: CheckedFile): string {
 async function firstMatch(
   file: CheckedFile,
   paths: readonly string[],
-  { signal }: FetchOptions,
+  options: FetchOptions,
   absent: string,
 ): Promise<LocalCopy> {
   let reason = absent;
   for (const path of paths) {
-    const found = await digestOfPath(path, signal);
-    if (found === digestOf(file)) return { kind: "local", path };
-    if (found !== undefined) reason = `${path} has another content than the card says: blake3 ${found.slice(0, 12)}…`;
+    const found = await examine(path, file, options);
+    if (found === "same") return { kind: "local", path };
+    if (found !== undefined) reason = `${path} ${found}`;
   }
   return failed(reason);
 }
 
-/** Undefined when there is no such file or it cannot be read. */
-async function digestOfPath(path: string, signal: AbortSignal): Promise<string | undefined> {
+/** "same" when the file has the digest, else what is wrong with it; undefined when there is none or it cannot be read. */
+async function examine(
+  path: string,
+  file: CheckedFile,
+  { maxBytes, timeoutMs, signal }: FetchOptions,
+): Promise<string | undefined> {
   try {
     const state = await stat(path);
-    if (!state.isFile() || state.size > maxFileBytes) return undefined;
+    // What the kernel makes up as it is read says that it has no bytes, and may never end.
+    if (!state.isFile() || state.size === 0) return undefined;
+    if (state.size > maxBytes) return `is larger than the ${maxBytes} bytes it may have`;
     const hash = blake3.create();
-    for await (const chunk of createReadStream(path, { highWaterMark: chunkBytes, signal }))
+    const deadline = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+    for await (const chunk of createReadStream(path, { highWaterMark: chunkBytes, end: maxBytes, signal: deadline }))
       hash.update(chunk as Buffer);
-    return bytesToHex(hash.digest());
+    return bytesToHex(hash.digest()) === digestOf(file) ? "same" : "has another content than the card says";
   } catch {
     return undefined;
   }
 }
 
 async function fetchedCopy(file: CheckedFile, options: FetchOptions): Promise<LocalCopy> {
-  const folder = join(options.cacheDir, digestOf(file));
-  const path = join(folder, nameOf(file));
-  if ((await digestOfPath(path, options.signal)) === digestOf(file)) return { kind: "local", path };
-  const temporary = `${path}.${randomBytes(6).toString("hex")}.part`;
-  try {
-    await mkdir(folder, { recursive: true, mode: 0o700 });
-    const reason = await download(file, temporary, options);
-    if (reason !== undefined) return failed(reason);
-    await rename(temporary, path);
+  const path = join(options.cacheDir, digestOf(file), nameOf(file));
+  if ((await examine(path, file, options)) === "same") {
+    const now = new Date();
+    await utimes(dirname(path), now, now).catch(() => {});
     return { kind: "local", path };
-  } catch (error) {
-    return failed(failureText(error, options.timeoutMs));
-  } finally {
-    await rm(temporary, { force: true });
   }
-}
-
-/** Undefined when the whole file is there with its digest, else why not. */
-async function download(file: CheckedFile, to: string, options: FetchOptions): Promise<string | undefined> {
-  const limit = Math.min(file.sizeBytes ?? maxFileBytes, maxFileBytes);
-  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)]);
-  const answer = await fetch(file.path, { signal });
-  try {
-    if (!answer.ok || answer.body === null) return `answered with status ${answer.status}`;
-    if (Number(answer.headers.get("content-length") ?? 0) > limit) return tooLarge(limit);
-    const hash = blake3.create();
-    const target = await open(to, "wx");
-    try {
-      let size = 0;
-      for await (const chunk of answer.body as AsyncIterable<Uint8Array>) {
-        size += chunk.length;
-        if (size > limit) return tooLarge(limit);
-        await hashInPieces(hash, chunk);
-        await target.write(chunk);
-      }
-    } finally {
-      await target.close();
-    }
-    const digest = bytesToHex(hash.digest());
-    return digest === digestOf(file)
-      ? undefined
-      : `has another content than the card says: blake3 ${digest.slice(0, 12)}…`;
-  } finally {
-    // What is left of an answer that was given up would hold its connection.
-    if (answer.body !== null && !answer.body.locked) await answer.body.cancel();
-  }
-}
-
-async function hashInPieces(hash: { update(bytes: Uint8Array): unknown }, chunk: Uint8Array): Promise<void> {
-  for (let at = 0; at < chunk.length; at += chunkBytes) {
-    if (at > 0) await new Promise(setImmediate);
-    hash.update(chunk.subarray(at, at + chunkBytes));
-  }
-}
-
-function tooLarge(limit: number): string {
-  return `larger than the ${limit} bytes it may have`;
-}
-
-function failureText(error: unknown, timeoutMs: number): string {
-  if (typeof error !== "object" || error === null) return String(error);
-  if ("name" in error && error.name === "TimeoutError") return `not complete after ${timeoutMs} ms`;
-  const cause = "cause" in error ? error.cause : undefined;
-  if (typeof cause !== "object" || cause === null)
-    return "message" in error ? String(error.message) : "cannot be fetched";
-  const detail = "code" in cause ? cause.code : "message" in cause ? cause.message : "no answer";
-  return `cannot be fetched: ${String(detail)}`;
+  options.fetching();
+  const { timeoutMs, signal } = options;
+  const maxBytes = Math.min(file.sizeBytes ?? options.maxBytes, options.maxBytes);
+  const reason = await fetchInto(path, { url: file.path, digest: digestOf(file), maxBytes, timeoutMs, signal });
+  return reason === undefined ? { kind: "local", path } : failed(reason);
 }

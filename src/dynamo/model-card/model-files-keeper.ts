@@ -2,9 +2,17 @@
  * Keeps the files of the models that somebody wants: loads them once for all who want them, tries again with growing pauses and from the next
  * worker's card, and forgets them with the last claim.
  */
+import { dirname } from "node:path";
 import type { Logger } from "../../telemetry/log.ts";
+import { limitCache } from "./cache-limit.ts";
 import type { ModelCard } from "./model-card.ts";
-import { type LoadOutcome, loadModelFiles, type ModelFilesOptions, type ModelFilesState } from "./model-files.ts";
+import {
+  defaultCacheDir,
+  type LoadOutcome,
+  loadModelFiles,
+  type ModelFilesOptions,
+  type ModelFilesState,
+} from "./model-files.ts";
 
 export interface ModelFiles {
   /** State of the files of these cards, which have one fingerprint; the first claim begins the loading. Called again with every change of the cards. */
@@ -35,6 +43,9 @@ interface Claim {
 /** Where files can be had from: enough to survive the workers that cannot hand them out. */
 const maxCards = 16;
 
+/** Models whose files are read or fetched at one time; the others wait in order. */
+const maxLoads = 4;
+
 export function createModelFiles(options: ModelFilesKeeperOptions): ModelFiles {
   return new ModelFilesKeeper(options);
 }
@@ -44,6 +55,7 @@ class ModelFilesKeeper implements ModelFiles {
   readonly #log: Logger;
   readonly #claims = new Map<string, Claim>();
   readonly #loads = new Set<Promise<void>>();
+  readonly #waiting: Claim[] = [];
 
   constructor(options: ModelFilesKeeperOptions) {
     this.#options = options;
@@ -104,13 +116,41 @@ class ModelFilesKeeper implements ModelFiles {
   }
 
   #load(claim: Claim): void {
+    if (this.#loads.size < maxLoads) this.#begin(claim);
+    else this.#waiting.push(claim);
+  }
+
+  #begin(claim: Claim): void {
     const card = claim.cards[claim.attempt % claim.cards.length];
     if (card === undefined) return;
     const load = loadModelFiles(card, this.#options, claim.closing.signal)
       .catch((error: unknown): LoadOutcome => ({ kind: "failed", reason: String(error) }))
-      .then((outcome) => this.#loaded(claim, outcome))
-      .finally(() => this.#loads.delete(load));
+      .then((outcome) => {
+        this.#loaded(claim, outcome);
+        return outcome.kind === "ready" ? this.#limitCache() : undefined;
+      })
+      .finally(() => {
+        this.#loads.delete(load);
+        this.#beginNext();
+      });
     this.#loads.add(load);
+  }
+
+  #beginNext(): void {
+    for (let claim = this.#waiting.shift(); claim !== undefined; claim = this.#waiting.shift()) {
+      if (claim.closing.signal.aborted) continue;
+      this.#begin(claim);
+      return;
+    }
+  }
+
+  async #limitCache(): Promise<void> {
+    const inUse = new Set<string>();
+    for (const { state } of this.#claims.values()) {
+      if (state.kind !== "ready") continue;
+      for (const path of Object.values(state.files)) if (typeof path === "string") inUse.add(dirname(path));
+    }
+    await limitCache(this.#options.cacheDir ?? defaultCacheDir(), inUse);
   }
 
   #loaded(claim: Claim, outcome: LoadOutcome): void {

@@ -2,10 +2,11 @@
  * The files a model card names, made local: every one is read to its end and must have the digest the card gives it, whoever hands it out.
  * Nothing is fetched from a model hub.
  */
-import { tmpdir } from "node:os";
+import { lstat, mkdir } from "node:fs/promises";
+import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import type { Logger } from "../../telemetry/log.ts";
-import { type FetchOptions, localCopyOf } from "./checked-file.ts";
+import { type FetchOptions, localCopyOf, shownPath } from "./checked-file.ts";
 import type { CheckedFile, ModelCard } from "./model-card.ts";
 
 /** Local paths; what the card does not name is undefined. The files are not to be written to. */
@@ -35,8 +36,19 @@ export interface ModelFilesOptions {
   readonly timeoutMs?: number;
 }
 
+/** Many times the largest tokenizer.json there is; and what is read beside it is small. */
+const maxTokenizerBytes = 256 * 1024 * 1024;
+const maxSmallFileBytes = 16 * 1024 * 1024;
+
 export function defaultCacheDir(): string {
-  return join(tmpdir(), "signalbox-model-files");
+  return join(tmpdir(), `signalbox-model-files-${userInfo().uid}`);
+}
+
+/** In a folder that all may write to, one of that name may be somebody else's. */
+async function isOwnFolder(path: string): Promise<boolean> {
+  await mkdir(path, { recursive: true, mode: 0o700 });
+  const state = await lstat(path);
+  return state.isDirectory() && state.uid === userInfo().uid;
 }
 
 /** Never rejects: what cannot be had is an outcome that names the file and why. */
@@ -45,9 +57,12 @@ export async function loadModelFiles(
   options: ModelFilesOptions,
   signal?: AbortSignal,
 ): Promise<LoadOutcome> {
-  const fetching: FetchOptions = {
-    cacheDir: options.cacheDir ?? defaultCacheDir(),
-    folders: options.modelPath === undefined ? [] : [options.modelPath, join(options.modelPath, card.slug)],
+  const cacheDir = options.cacheDir ?? defaultCacheDir();
+  if (options.cacheDir === undefined && !(await isOwnFolder(cacheDir).catch(() => false)))
+    return { kind: "failed", reason: `${cacheDir} is not a folder of this process's user` };
+  const fetching: Omit<FetchOptions, "fetching" | "maxBytes"> = {
+    cacheDir,
+    folders: foldersOf(card, options.modelPath),
     timeoutMs: options.timeoutMs ?? 300_000,
     signal: signal ?? new AbortController().signal,
   };
@@ -55,9 +70,15 @@ export async function loadModelFiles(
   const isTensor = card.modelInput === "Tensor";
   const local = async (name: string, file: CheckedFile | undefined): Promise<string | undefined> => {
     if (file === undefined || isTensor) return undefined;
-    const copy = await localCopyOf(file, fetching);
+    const shown = shownPath(file);
+    const copy = await localCopyOf(file, {
+      ...fetching,
+      maxBytes: file === card.tokenizer ? maxTokenizerBytes : maxSmallFileBytes,
+      fetching: () =>
+        options.log.info({ model: card.displayName, url: shown }, "a file that a worker's card names is fetched"),
+    });
     if (copy.kind === "local") return copy.path;
-    throw new FileFailure(`${name} ${file.path}: ${copy.reason}`);
+    throw new FileFailure(`${name} ${shown}: ${copy.reason}`);
   };
   try {
     return {
@@ -74,6 +95,12 @@ export async function loadModelFiles(
     if (error instanceof FileFailure) return { kind: "failed", reason: error.message };
     throw error;
   }
+}
+
+function foldersOf({ slug }: ModelCard, modelPath: string | undefined): readonly string[] {
+  if (modelPath === undefined) return [];
+  const isName = /^[A-Za-z0-9._-]+$/.test(slug) && !/^\.+$/.test(slug);
+  return isName ? [modelPath, join(modelPath, slug)] : [modelPath];
 }
 
 class FileFailure extends Error {}

@@ -1,5 +1,5 @@
 /** Files of a model card: had from where the card says, whole and with the digest it gives, or an outcome that says why not. */
-import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
 import { createServer, type Server, type ServerResponse } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,6 +7,7 @@ import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "@jest/globals";
 import { blake3 } from "@noble/hashes/blake3.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
+import { limitCache } from "../../../../src/dynamo/model-card/cache-limit.ts";
 import type { CheckedFile, ModelCard } from "../../../../src/dynamo/model-card/model-card.ts";
 import { loadModelFiles } from "../../../../src/dynamo/model-card/model-files.ts";
 import { createModelFiles, type ModelFiles } from "../../../../src/dynamo/model-card/model-files-keeper.ts";
@@ -19,10 +20,12 @@ let server: Server;
 let url: string;
 let requests = 0;
 let respond: (response: ServerResponse) => void;
+let paths: string[] = [];
 
 beforeAll(async () => {
-  server = createServer((_request, response) => {
+  server = createServer((request, response) => {
     requests++;
+    paths.push(request.url ?? "");
     respond(response);
   });
   await new Promise<void>((resolve) => {
@@ -40,6 +43,7 @@ afterAll(async () => {
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "signalbox-model-"));
   requests = 0;
+  paths = [];
   respond = (response) => response.end(content);
 });
 afterEach(async () => {
@@ -154,6 +158,45 @@ describe("model files", () => {
         },
       },
     ],
+    [
+      "at an address where clouds keep credentials",
+      () => card(checked("http://169.254.169.254/latest/meta-data/iam/tokenizer.json")),
+      "not fetched from",
+      {},
+    ],
+    [
+      "at such an address in another notation",
+      () => card(checked("http://0xa9fea9fe/tokenizer.json")),
+      "not fetched from",
+      {},
+    ],
+    [
+      "at such an address within IPv6",
+      () => card(checked("http://[::ffff:a9fe:a9fe]/tokenizer.json")),
+      "not fetched from",
+      {},
+    ],
+    [
+      "behind a redirect to such an address",
+      () => card(checked(url)),
+      "not fetched from",
+      { answer: (response) => response.writeHead(302, { location: "http://169.254.169.254/" }).end() },
+    ],
+    [
+      "behind a redirect to a file",
+      () => card(checked(url)),
+      "leads to file:",
+      { answer: (response) => response.writeHead(302, { location: "file:///etc/passwd" }).end() },
+    ],
+    [
+      "behind redirects without end",
+      () => card(checked(url)),
+      "leads on more than 5 times",
+      { answer: (response) => response.writeHead(302, { location: url }).end() },
+    ],
+    ["made up by the kernel as they are read", () => card(checked("/proc/self/environ")), "no such file", {}],
+    ["no file", () => card(checked("/dev/zero")), "no such file", {}],
+    ["somebody else's", () => card(checked("/etc/passwd")), "another content than the card says", {}],
     ["had by an unknown scheme", () => card(checked("ftp://h/tokenizer.json")), "not had by ftp", {}],
     [
       "at an address where nobody listens",
@@ -171,6 +214,30 @@ describe("model files", () => {
       expect(left.filter((name) => name.includes("tokenizer"))).toEqual([]);
     },
   );
+
+  it("are had from behind a redirect, and neither log nor reason shows what is secret in a URL", async () => {
+    const lines: string[] = [];
+    respond = (response) => {
+      if (requests === 1) response.writeHead(307, { location: "/elsewhere?token=secret" }).end();
+      else response.end(content);
+    };
+    const secret = url.replace("http://", "http://user:secret@");
+    const told = { ...silentLogger, info: (fields: unknown) => lines.push(JSON.stringify(fields)) };
+    const options = { log: told, cacheDir: join(folder, "cache") };
+    expect(await loadModelFiles(card(checked(`${url}?token=secret`)), options)).toMatchObject({ kind: "ready" });
+    expect(paths).toEqual(["/v1/metadata/m/tokenizer.json?token=secret", "/elsewhere?token=secret"]);
+    const outcome = await loadModelFiles(card(checked(`${secret}?token=secret`, "other")), options);
+    expect(outcome).toMatchObject({ kind: "failed", reason: expect.stringContaining("larger than") });
+    expect(lines).toHaveLength(2);
+    expect(`${lines.join("")} ${JSON.stringify(outcome)}`).not.toContain("secret");
+  });
+
+  it("are not looked for outside the model path by a slug that is a path", async () => {
+    await mkdir(join(folder, "models"));
+    await writeFile(join(folder, "config.json"), "{}");
+    const model = card(undefined, { slug: "..", config: checked("/nowhere/config.json", "{}") });
+    expect(await load(model, { modelPath: join(folder, "models") })).toMatchObject({ kind: "failed" });
+  });
 
   it("of a tensor model are not looked for", async () => {
     expect(await load(card(checked("/nowhere"), { modelInput: "Tensor" }))).toMatchObject({ kind: "ready" });
@@ -241,6 +308,26 @@ describe("the keeper of model files", () => {
     expect(keeper.want([dead, card(checked(url))], owner)).toMatchObject({ kind: "ready" });
   });
 
+  it("loads four models at a time, and the others in their order", async () => {
+    keep(1000);
+    const held: ServerResponse[] = [];
+    respond = (response) => held.push(response);
+    for (let index = 0; index < 10; index++) {
+      keeper.want([card(checked(`${url}?${index}`, `${index}`), { fingerprint: `f${index}` })], owner);
+    }
+    keeper.drop("f5", owner);
+    const next = async (count: number): Promise<void> => {
+      while (held.length < count) await new Promise((resolve) => setTimeout(resolve, 1));
+    };
+    await next(4);
+    held[0]?.end("0");
+    await next(5);
+    expect(paths.at(-1)).toContain("?4");
+    held[1]?.end("1");
+    await next(6);
+    expect(paths.at(-1)).toContain("?6");
+  });
+
   it("gives up what nobody wants any more", async () => {
     keep(5);
     const asked = new Promise<ServerResponse>((resolve) => {
@@ -255,5 +342,39 @@ describe("the keeper of model files", () => {
     await gone;
     await keeper.close();
     expect(changes).toEqual([]);
+  });
+});
+
+describe("the cache of model files", () => {
+  const day = 24 * 60 * 60 * 1000;
+  const name = (digit: number): string => String(digit).repeat(64);
+
+  async function fill(...ages: readonly number[]): Promise<string> {
+    for (const [index, ageMs] of ages.entries()) {
+      const path = join(folder, name(index));
+      await mkdir(path);
+      await writeFile(join(path, "tokenizer.json"), "x".repeat(100));
+      const usedAt = new Date(Date.now() - ageMs);
+      await utimes(path, usedAt, usedAt);
+    }
+    return folder;
+  }
+
+  it("loses what was used longest ago when it is too large, but nothing in use, of late, or of others", async () => {
+    const path = await fill(4 * day, 5 * day, 3 * day, 2 * day, 0, 1);
+    await mkdir(join(path, "other"));
+    await limitCache(path, new Set([join(path, name(0))]), Date.now(), 400);
+    expect((await readdir(path)).toSorted()).toEqual([name(0), name(3), name(4), name(5), "other"]);
+    await limitCache(path, new Set(), Date.now(), 0);
+    expect((await readdir(path)).toSorted()).toEqual([name(4), name(5), "other"]);
+  });
+
+  it("loses what a process left half-written", async () => {
+    const path = await fill(2 * day);
+    const part = join(path, name(0), "tokenizer.json.abc.part");
+    await writeFile(part, "x");
+    await utimes(part, new Date(Date.now() - day), new Date(Date.now() - day));
+    await limitCache(path, new Set());
+    expect(await readdir(join(path, name(0)))).toEqual(["tokenizer.json"]);
   });
 });
