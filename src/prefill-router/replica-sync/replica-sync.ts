@@ -1,7 +1,7 @@
 /**
  * Replica sync of one worker set: tells the other routers what this one books, and books what they tell, so that each sees the load of all.
- * Best effort, as Dynamo's: nothing is acknowledged or said again, a router that comes late learns only of what is booked from then on, and
- * the growth of outputs is not shared.
+ * Workers speak here too: of a first token, by the id of the request that its booking gave it. Best effort, as Dynamo's: nothing is
+ * acknowledged or said again, a router that comes late learns only of what is booked from then on, and the growth of outputs is not shared.
  */
 import { randomFillSync } from "node:crypto";
 import type { DynamoRegistration } from "../../dynamo/discovery/registration.ts";

@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
+import type { EncodedRecord } from "../../../../src/dynamo/encode-record.ts";
 import {
   encodeActiveSequenceEvents,
   parseActiveSequenceEvents,
@@ -111,6 +112,60 @@ describe("replica sync", () => {
     const event = { requestId: "x", workerId: 11n, dpRank: 0, change, routerId: 1n, loraName: undefined };
     bus.say(scopes.decode, encodeActiveSequenceEvents([event]), 99n);
     expect(one.sync.counters.ignored.own).toBe(1);
+  });
+
+  it("takes a worker's word that its prompt is computed, and passes it on", async () => {
+    const bus = new Bus();
+    const [one, other] = await pair(bus);
+    one.book("a", 11, request({ sequenceHashes: chain(1, 2) }));
+    await until(() => other.sync.counters.booked === 1);
+    const change = { kind: "prefill-completed" } as const;
+    const event = { requestId: "a", workerId: 11n, dpRank: 0, change, routerId: 11n, loraName: undefined };
+    bus.say(scopes.decode, encodeActiveSequenceEvents([event]), 77n);
+    for (const { stages } of [one, other]) {
+      expect(stages.decode.loads()[0]).toMatchObject({ activePrefillTokens: 0, activeDecodeBlocks: 2 });
+    }
+    await until(() => one.sync.counters.published === 2);
+  });
+
+  it("leaves a message alone that cannot be read, for the plane to count, and hears the next", async () => {
+    const bus = new Bus();
+    const [one, other] = await pair(bus);
+    expect(() => bus.say(scopes.decode, Buffer.from([0x81, 0xa6]), 77n)).toThrow();
+    one.book("a", 11, request());
+    await until(() => other.sync.counters.booked === 1);
+  });
+
+  it("tries to register until it can, and says then what was booked meanwhile", async () => {
+    const bus = new Bus();
+    const other = replica(bus, 2n);
+    other.addWorker(11);
+    await until(() => bus.records.size === 1);
+    let attempts = 0;
+    const registration = {
+      put: async (record: EncodedRecord) => {
+        if (++attempts === 1) throw new Error("away");
+        await bus.registration.put(record);
+      },
+      remove: bus.registration.remove,
+    };
+    const one = replica({ registration, hear: bus.hear, publish: bus.publish }, 1n);
+    one.addWorker(11);
+    one.book("a", 11, request({ sequenceHashes: chain(1, 2) }));
+    await until(() => other.sync.counters.booked === 1);
+    expect(attempts).toBe(2);
+    await one.sync.close();
+    expect(bus.records.size).toBe(1);
+  });
+
+  it("closes at once while it still tries to register", async () => {
+    const bus = new Bus();
+    const registration = { put: () => Promise.reject(new Error("away")), remove: bus.registration.remove };
+    const one = replica({ registration, hear: bus.hear, publish: bus.publish }, 1n);
+    one.addWorker(11);
+    const startedAt = performance.now();
+    await one.sync.close();
+    expect(performance.now() - startedAt).toBeLessThan(500);
   });
 
   it.each(["zmq", "nats"] as const)("makes two routers agree after any load, over %s", async (kind) => {
