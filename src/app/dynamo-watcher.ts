@@ -127,6 +127,15 @@ export class DynamoWatcher implements PlanWatcher {
     this.#families.modelRejections.series(model, endpointNames[api] ?? api).add(1);
   }
 
+  untokenized({ model }: WatchedRoute): void {
+    this.#families.untokenized.series(model).add(1);
+  }
+
+  timed(hashingMs: number, totalMs: number): void {
+    this.#families.hashing.series().observe(hashingMs);
+    this.#families.total.series().observe(totalMs);
+  }
+
   misplaced({ model }: WatchedRoute): void {
     this.#families.endpointMismatch.series(model).add(1);
   }

@@ -19,6 +19,13 @@ function doublingBuckets(first: number, count: number): readonly number[] {
   return Array.from({ length: count }, (_, power) => first * 2 ** power);
 }
 
+/** By repeated multiplication, as Dynamo's: the last digits are part of a bound's name. */
+function triplingBuckets(first: number, count: number): readonly number[] {
+  const bounds = [first];
+  while (bounds.length < count) bounds.push((bounds.at(-1) ?? first) * 3);
+  return bounds;
+}
+
 const twentieths = Array.from({ length: 21 }, (_, index) => index * 0.05);
 
 function named(
@@ -162,6 +169,21 @@ export function createDynamoFamilies() {
       [...component, "event_type", "status"],
     ),
 
+    hashing: named(
+      "histogram",
+      "dynamo_router_overhead_block_hashing_ms",
+      "Time of a prompt's block and sequence hashes, in milliseconds.",
+      [],
+      doublingBuckets(0.001, 15),
+    ),
+    total: named(
+      "histogram",
+      "dynamo_router_overhead_total_ms",
+      "Time from a prompt's tokens to its plan or refusal, waiting included, in milliseconds.",
+      [],
+      triplingBuckets(0.01, 17),
+    ),
+
     pendingRequests: named("gauge", `${frontend}router_queue_pending_requests`, "Requests that wait.", queue),
     pendingTokens: named(
       "gauge",
@@ -233,6 +255,12 @@ export function createDynamoFamilies() {
       `${ours}bookings_reaped_total`,
       "Bookings that nobody ended, of this picker or of another replica.",
       [...set, "origin"],
+    ),
+    untokenized: named(
+      "counter",
+      `${ours}untokenized_total`,
+      "Requests routed by load alone, since their tokens could not be had.",
+      ["model"],
     ),
     suspects: named("gauge", `${ours}suspect_workers`, "Workers out of the choice because they do not answer.", set),
     queueWait: named(

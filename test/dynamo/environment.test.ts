@@ -101,6 +101,7 @@ describe.each([
       `dynamo_component_router_output_sequence_tokens_count{${at},dynamo_component="backend"} 4`,
       `dynamo_component_router_time_to_first_token_seconds_count{${at},dynamo_component="backend"} 4`,
       `dynamo_component_router_kv_hit_rate_count{${at},dynamo_component="backend"} 4`,
+      "dynamo_router_overhead_total_ms_count 4",
       `dynamo_epp_cached_tokens_count{model="${stack.model}"} 4`,
       `dynamo_frontend_router_admission_received_total{model="${stack.model}",worker_type="prefill",policy_class="default"} 4`,
       `llm_d_epp_dynamo_worker_sets{state="ready"} 1`,

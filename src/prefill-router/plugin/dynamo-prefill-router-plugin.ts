@@ -114,6 +114,7 @@ function createRouter(parameters: DynamoPrefillRouterParameters, context: Plugin
   };
   const router = new DynamoPrefillRouter({
     routes,
+    now: () => context.now(),
     begin,
     profiles: { decode: parameters.decodeProfile, prefill: parameters.prefillProfile },
     log: context.log,

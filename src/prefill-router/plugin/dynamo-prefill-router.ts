@@ -49,6 +49,8 @@ export interface DynamoPrefillRouterInit {
   readonly injectsTokens: boolean;
   readonly overloadStatus: number | undefined;
   readonly log: Logger;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
 }
 
 const plannedKey = new AttributeKey<Planned>("dynamo-plan");
@@ -59,7 +61,6 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
   readonly #init: DynamoPrefillRouterInit;
   /** Hears of every planned request, for metrics. */
   watcher: PlanWatcher | undefined;
-
   /** Requests that were routed by load alone because their tokens could not be had. */
   #untokenized = 0;
 
@@ -104,7 +105,12 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
       route,
       profiles,
       overloadStatus,
-      untokenized: (reason) => this.#noteUntokenized(reason),
+      untokenized: (reason) => {
+        watcher?.untokenized(route);
+        this.#noteUntokenized(reason);
+      },
+      now: this.#init.now,
+      timed: (hashingMs, totalMs) => watcher?.timed(hashingMs, totalMs),
       planned: (planned) => request.setAttribute(plannedKey, planned),
       refused: (refusal) => watcher?.refused(route, request.parsed.api, refusal),
       done,

@@ -15,6 +15,10 @@ export interface PlanWatcher {
   observerOf(set: WorkerSet): RouterObserver;
   /** `api`: the parser that read the request, e.g. "openai-chat". */
   refused(route: WatchedRoute, api: string, refusal: PlanRefusal): void;
+  /** Routed by load alone, since its tokens could not be had. */
+  untokenized(route: WatchedRoute): void;
+  /** Time of a prompt's hashes, and from their begin to the plan or its refusal, waiting included. */
+  timed(hashingMs: number, totalMs: number): void;
   /** The gateway says that another endpoint served it. */
   misplaced(route: WatchedRoute): void;
   firstByte(route: WatchedRoute, sinceStartMs: number): void;

@@ -38,6 +38,10 @@ export interface PlanningInit {
   readonly refused: (refusal: PlanRefusal) => void;
   /** The prompt's tokens could not be had: the request goes on without. */
   readonly untokenized: (reason: string) => void;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+  /** Time of the hashes, and from them to the plan or its refusal, waiting included. */
+  readonly timed: (hashingMs: number, totalMs: number) => void;
   readonly done: (outcome: PlannerOutcome) => void;
 }
 
@@ -125,7 +129,9 @@ export class Planning implements PendingPlanning {
   #plan(tokens: Uint32Array | undefined, tokenData: Uint32Array | undefined, isl: number): void {
     const { request, offer, route } = this.#init;
     const hints = this.#hints;
+    const startedAtMs = this.#init.now();
     const hashes = tokens === undefined ? noHashes : route.hash(tokens, hints.cacheSalt);
+    const hashedAtMs = this.#init.now();
     let isWaiting = true;
     const pending: PendingPlan = route.router.plan(
       {
@@ -147,6 +153,7 @@ export class Planning implements PendingPlanning {
       (outcome) => {
         isWaiting = false;
         this.#pending = undefined;
+        this.#init.timed(hashedAtMs - startedAtMs, this.#init.now() - startedAtMs);
         this.#planned(outcome, tokenData, isl);
       },
     );

@@ -130,6 +130,16 @@ describe("the watcher of plans", () => {
     }
   });
 
+  it("times hashes and plans, and counts prompts without tokens", async () => {
+    const { watcher, page } = start();
+    watcher.timed(0.004, 0.1);
+    watcher.untokenized(route);
+    const text = await page();
+    expect(text).toContain("dynamo_router_overhead_block_hashing_ms_sum 0.004");
+    expect(text).toContain("dynamo_router_overhead_total_ms_sum 0.1");
+    expect(text).toContain('llm_d_epp_dynamo_untokenized_total{model="tiny"} 1');
+  });
+
   it("tells bookings of this picker that nobody ended from those of replicas, and how long requests waited", async () => {
     const { watcher, page } = start();
     const observer = watcher.observerOf(workerSet());
