@@ -225,7 +225,7 @@ function comparable(text: string): unknown {
   const exact = JSON.parse(text.replace(/([[:,])(-?\d{16,})(?=[,}\]])/g, '$1"$2"')) as unknown;
   return JSON.parse(
     JSON.stringify(exact, (key, value: unknown) => {
-      if (key === "taints" && Array.isArray(value)) return [...value].sort();
+      if (key === "taints" && Array.isArray(value)) return value.map(String).sort((a, b) => a.localeCompare(b));
       if (key === "selection_id" && typeof value === "string" && value.length === 36) return "minted";
       if (key !== "error" || typeof value !== "string") return value;
       return value

@@ -33,7 +33,7 @@ export class Catalogue {
   }
 
   /** By model, group and id. */
-  list(modelName?: string | undefined, routingGroup?: string | undefined): WorkerRecord[] {
+  list(modelName?: string, routingGroup?: string): WorkerRecord[] {
     return Array.from(this.#workers.values())
       .filter((record) => modelName === undefined || record.modelName === modelName)
       .filter((record) => routingGroup === undefined || record.routingGroup === routingGroup)
