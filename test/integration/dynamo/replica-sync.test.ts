@@ -1,18 +1,23 @@
-/** Two pickers over real ZeroMQ sockets or a real NATS server, who find each other through a real file store: their books agree under load. */
+/** Two pickers over real ZeroMQ sockets or a real NATS server, who find each other through files or a real etcd: their books agree under load. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { createEtcdDiscovery } from "../../../src/dynamo/discovery/etcd/etcd-discovery.ts";
+import { etcdOptionsFromEnvironment } from "../../../src/dynamo/discovery/etcd/etcd-options.ts";
+import { createEtcdRegistration } from "../../../src/dynamo/discovery/etcd/etcd-registration.ts";
 import { createFileDiscovery } from "../../../src/dynamo/discovery/file/file-discovery.ts";
 import { createFileRegistration } from "../../../src/dynamo/discovery/file/file-registration.ts";
+import type { DynamoRegistration } from "../../../src/dynamo/discovery/registration.ts";
 import { createEventPlane } from "../../../src/dynamo/event-plane/create-event-plane.ts";
-import type { EventChannelRecord } from "../../../src/dynamo/records.ts";
+import type { DynamoDiscovery, EventChannelRecord } from "../../../src/dynamo/records.ts";
 import { ChannelIndex } from "../../../src/dynamo/worker-sets/channel-index.ts";
 import { EventFeeds } from "../../../src/prefill-router/fleet/event-feeds.ts";
 import { replicaTopic } from "../../../src/prefill-router/replica-sync/replica-link.ts";
 import type { StageBooking } from "../../../src/prefill-router/stage.ts";
 import { silentLogger } from "../../../src/telemetry/log.ts";
+import { startEtcd } from "../../etcd.ts";
 import { startNats } from "../../nats.ts";
 import { until } from "../../unit/dynamo/until.ts";
 import { type Replica, replica, scopes } from "../../unit/prefill-router/replica-sync/replica.ts";
@@ -34,10 +39,25 @@ async function environmentOf(kind: "zmq" | "nats"): Promise<Environment> {
   return { DYN_EVENT_PLANE: "nats", NATS_SERVER: server.url };
 }
 
-async function store(): Promise<string> {
+/** Where pickers register, and find each other. */
+interface Store {
+  register(): Promise<DynamoRegistration>;
+  discover(): DynamoDiscovery;
+}
+
+async function storeOf(kind: "files" | "etcd"): Promise<Store> {
+  if (kind === "etcd") {
+    const etcd = await startEtcd();
+    closers.push(() => etcd.close());
+    const options = { ...etcdOptionsFromEnvironment({ ETCD_ENDPOINTS: etcd.url }), log: silentLogger };
+    return { register: () => createEtcdRegistration(options), discover: () => createEtcdDiscovery(options) };
+  }
   const root = await mkdtemp(join(tmpdir(), "signalbox-replicas-"));
   closers.push(() => rm(root, { recursive: true, force: true }));
-  return root;
+  return {
+    register: async () => createFileRegistration({ root, log: silentLogger }),
+    discover: () => createFileDiscovery({ root, log: silentLogger, pollMs: 50 }),
+  };
 }
 
 interface Picker extends Replica {
@@ -47,12 +67,12 @@ interface Picker extends Replica {
   die(): Promise<void>;
 }
 
-async function picker(root: string, environment: Environment, routerId: bigint): Promise<Picker> {
+async function picker(store: Store, environment: Environment, routerId: bigint): Promise<Picker> {
   const plane = createEventPlane(environment, silentLogger);
   const channels = new ChannelIndex();
   const feeds = new EventFeeds(plane, (scope, topic) => channels.of(scope, topic), silentLogger);
-  const registration = createFileRegistration({ root, log: silentLogger });
-  const discovery = createFileDiscovery({ root, log: silentLogger, pollMs: 50 });
+  const registration = await store.register();
+  const discovery = store.discover();
   const made = replica(
     {
       registration,
@@ -112,10 +132,14 @@ function randomFrom(seed: number): () => number {
   };
 }
 
-describe.each(["zmq", "nats"] as const)("two pickers over %s", (kind) => {
+describe.each([
+  { plane: "zmq", records: "files" },
+  { plane: "nats", records: "files" },
+  { plane: "zmq", records: "etcd" },
+] as const)("two pickers over $plane with $records", ({ plane, records }) => {
   it("have the same books after a random load on both, and nothing in them once all of it has ended", async () => {
-    const [root, environment] = [await store(), await environmentOf(kind)];
-    const pickers = [await picker(root, environment, 1n), await picker(root, environment, 2n)] as const;
+    const [store, environment] = [await storeOf(records), await environmentOf(plane)];
+    const pickers = [await picker(store, environment, 1n), await picker(store, environment, 2n)] as const;
     await meet(pickers);
     const random = randomFrom(7);
     const open: StageBooking[] = [];
@@ -155,16 +179,16 @@ describe.each(["zmq", "nats"] as const)("two pickers over %s", (kind) => {
   }, 20_000);
 
   it("forget what a picker had booked that dies, and hear the one that takes its place", async () => {
-    const [root, environment] = [await store(), await environmentOf(kind)];
-    const one = await picker(root, environment, 1n);
-    const other = await picker(root, environment, 2n);
+    const [store, environment] = [await storeOf(records), await environmentOf(plane)];
+    const one = await picker(store, environment, 1n);
+    const other = await picker(store, environment, 2n);
     await meet([one, other]);
     for (let index = 0; index < 20; index++) one.book(`lost-${index}`, 12, request({ sequenceHashes: chain(index) }));
     await until(() => other.stages.decode.activeBookings === 20);
     await one.die();
     await until(() => other.stages.decode.activeBookings === 0, 10_000);
     expect(other.sync.counters.abandoned).toBe(20);
-    const next = await picker(root, environment, 3n);
+    const next = await picker(store, environment, 3n);
     const { freed } = other.sync.counters;
     let index = 0;
     await until(() => {
