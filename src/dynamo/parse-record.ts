@@ -27,13 +27,19 @@ export const maxRecordBytes = 1024 * 1024;
 const maxMarks = 20_000;
 
 export function parseRecord(key: string, text: string): ParsedRecord {
-  if (text.length > maxRecordBytes) return malformed(`longer than ${maxRecordBytes} characters`);
   if (bucketOf(key) === undefined) return malformed("its key is in no bucket of records");
+  const parsed = recordOfText(text);
+  if (parsed.kind === "malformed") return parsed;
+  const own = keyOf(parsed.record);
+  return own === key ? parsed : malformed(`it names itself ${own}`);
+}
+
+/** Whatever key it stands under. */
+export function recordOfText(text: string): ParsedRecord {
+  if (text.length > maxRecordBytes) return malformed(`longer than ${maxRecordBytes} characters`);
   try {
     if (isOverRich(text)) return malformed(`more than ${maxMarks} values`);
-    const record = readRecord(new Fields(parseExactJson(text), ""));
-    const own = keyOf(record);
-    return own === key ? { kind: "record", record } : malformed(`it names itself ${own}`);
+    return { kind: "record", record: readRecord(new Fields(parseExactJson(text), "")) };
   } catch (error) {
     if (error instanceof FieldFault) return malformed(error.message);
     return malformed(`not JSON: ${messageOf(error)}`);

@@ -3,9 +3,11 @@ import type { JsonSchema } from "../../plugin.ts";
 import type { FrontendMapParameters } from "./frontend-map.ts";
 
 export interface DynamoDiscoveryParameters extends FrontendMapParameters {
-  readonly backend?: "file" | "etcd";
+  readonly backend?: "file" | "etcd" | "kubernetes";
   readonly fileRoot?: string;
   readonly etcdEndpoints?: readonly string[];
+  readonly kubernetesNamespace?: string;
+  readonly podSelector?: string;
   readonly namespace?: string;
   readonly namespacePrefix?: string;
   readonly strictPrefix?: boolean;
@@ -19,7 +21,7 @@ export const dynamoDiscoverySchema: JsonSchema = {
   additionalProperties: false,
   properties: {
     backend: {
-      enum: ["file", "etcd"],
+      enum: ["file", "etcd", "kubernetes"],
       description: "Where Dynamo registers its workers. Default: DYN_DISCOVERY_BACKEND, else etcd.",
     },
     fileRoot: {
@@ -33,6 +35,18 @@ export const dynamoDiscoverySchema: JsonSchema = {
       items: { type: "string", minLength: 1 },
       description:
         "URLs of etcd. Default: ETCD_ENDPOINTS, else http://localhost:2379. Password and certificates: ETCD_AUTH_*.",
+    },
+    kubernetesNamespace: {
+      type: "string",
+      minLength: 1,
+      description:
+        "Where the workers' pods are, with backend kubernetes. Default: the downward API's pod_namespace, POD_NAMESPACE, else default.",
+    },
+    podSelector: {
+      type: "string",
+      minLength: 1,
+      description:
+        "Labels of the pods whose port named http serves requests, with backend kubernetes. Default: nvidia.com/dynamo-component-class=worker and the nvidia.com/dynamo-namespace that namespace or namespacePrefix names.",
     },
     namespace: {
       type: "string",
@@ -56,7 +70,7 @@ export const dynamoDiscoverySchema: JsonSchema = {
     frontend: {
       type: "string",
       description:
-        "ip:port of one frontend that serves all workers. Default of this and the next two: --dynamo-frontend.",
+        "ip:port of one frontend that serves all workers. Not with backend kubernetes, where it stands in the worker's pod. Default of this and the next two: --dynamo-frontend.",
     },
     frontendPort: {
       type: "integer",

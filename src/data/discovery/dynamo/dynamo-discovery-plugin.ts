@@ -10,7 +10,7 @@ export const dynamoDiscoveryDefinition: PluginDefinition<DynamoDiscoveryParamete
   type: dynamoDiscoveryType,
   kinds: ["discovery"],
   summary:
-    "Follows the workers that Dynamo registers in files or in etcd; each that serves requests is an endpoint, its frontend.",
+    "Follows the workers that Dynamo registers in files, in etcd or in Kubernetes; each that serves requests is an endpoint, its frontend.",
   parameters: dynamoDiscoverySchema,
   validate: frontendMapFaults,
   create: (parameters, context) => new DynamoWorkers(parameters, context),

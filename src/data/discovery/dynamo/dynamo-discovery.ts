@@ -5,7 +5,6 @@
 import { isIP } from "node:net";
 import { isTruthy } from "../../../dynamo/event-plane/settings.ts";
 import { createModelFiles, type ModelFiles } from "../../../dynamo/model-card/model-files-keeper.ts";
-import type { DynamoDiscovery } from "../../../dynamo/records.ts";
 import { type NamespaceFilter, namespaceFilterFromEnvironment } from "../../../dynamo/worker-sets/namespace-filter.ts";
 import type { SetWorker, WorkerSet, WorkerSetListener } from "../../../dynamo/worker-sets/worker-set.ts";
 import { WorkerSets } from "../../../dynamo/worker-sets/worker-sets.ts";
@@ -16,6 +15,7 @@ import { type Discovery, DiscoveryError } from "../discovery.ts";
 import type { DynamoDiscoveryParameters } from "./dynamo-discovery-parameters.ts";
 import { createFrontendMap, type FrontendMap, type FrontendMapParameters, parseFrontendList } from "./frontend-map.ts";
 import { SetListeners } from "./set-listeners.ts";
+import { type BackendName, backendNameOf, createWorkerSource, type WorkerSource } from "./worker-source.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -33,8 +33,9 @@ export class DynamoWorkers implements Discovery {
   readonly #files: ModelFiles;
   readonly #listeners: SetListeners;
   readonly #environment: Environment;
-  readonly #backendName: string;
-  #backend: DynamoDiscovery | undefined;
+  readonly #backendName: BackendName;
+  readonly #filter: NamespaceFilter;
+  #backend: WorkerSource | undefined;
   #started: Promise<void> | undefined;
   #store: EndpointWriter | undefined;
   #isApplying = false;
@@ -52,6 +53,7 @@ export class DynamoWorkers implements Discovery {
     const environment = context.environment ?? {};
     this.#environment = environment;
     this.#backendName = backendNameOf(parameters, environment);
+    this.#filter = namespaceFilterOf(parameters, environment);
     this.#listeners = new SetListeners(context.log);
     this.#listeners.add(this.#endpointUpkeep());
     this.#files = createModelFiles({
@@ -63,7 +65,7 @@ export class DynamoWorkers implements Discovery {
     this.sets = new WorkerSets({
       log: context.log,
       listener: this.#listeners,
-      filter: namespaceFilterOf(parameters, environment),
+      filter: this.#filter,
       enforceDisagg: this.isDisaggEnforced,
       files: this.#files,
     });
@@ -132,43 +134,31 @@ export class DynamoWorkers implements Discovery {
   }
 
   async #connect(): Promise<void> {
-    const backend = await this.#createBackend();
-    if (this.#isClosed) return;
+    const backend = await createWorkerSource({
+      backend: this.#backendName,
+      parameters: this.#parameters,
+      environment: this.#environment,
+      filter: this.#filter,
+      log: this.#context.log,
+      podsChanged: () => this.#endpointsChanged(),
+    });
+    if (this.#isClosed) return await backend.close();
     this.#backend = backend;
     await backend.start(this.sets);
   }
 
-  /** What one backend needs is loaded only where it is used. */
-  async #createBackend(): Promise<DynamoDiscovery> {
-    const environment = this.#environment;
-    const { fileRoot, etcdEndpoints } = this.#parameters;
-    const { log } = this.#context;
-    if (this.#backendName === "file") {
-      const { createFileDiscovery } = await import("../../../dynamo/discovery/file/file-discovery.ts");
-      const { defaultFileRoot } = await import("../../../dynamo/discovery/file/file-registration.ts");
-      return createFileDiscovery({ root: fileRoot ?? environment["DYN_FILE_KV"] ?? defaultFileRoot(), log });
-    }
-    const { createEtcdDiscovery } = await import("../../../dynamo/discovery/etcd/etcd-discovery.ts");
-    const { etcdOptionsFromEnvironment } = await import("../../../dynamo/discovery/etcd/etcd-options.ts");
-    const seconds = Number(environment["ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS"]);
-    return createEtcdDiscovery({
-      ...etcdOptionsFromEnvironment(environment),
-      ...(etcdEndpoints === undefined ? {} : { endpoints: etcdEndpoints }),
-      ...(seconds > 0 ? { startTimeoutMs: seconds * 1000 } : {}),
-      log,
+  /** Once for all changes of one turn. */
+  #endpointsChanged(): void {
+    if (this.#isApplying || this.#store === undefined) return;
+    this.#isApplying = true;
+    queueMicrotask(() => {
+      this.#isApplying = false;
+      this.#apply();
     });
   }
 
-  /** Once for all changes of one turn. */
   #endpointUpkeep(): WorkerSetListener {
-    const changed = (): void => {
-      if (this.#isApplying || this.#store === undefined) return;
-      this.#isApplying = true;
-      queueMicrotask(() => {
-        this.#isApplying = false;
-        this.#apply();
-      });
-    };
+    const changed = (): void => this.#endpointsChanged();
     return {
       setAdded: () => undefined,
       setRemoved: changed,
@@ -187,25 +177,47 @@ export class DynamoWorkers implements Discovery {
     for (const set of this.sets.sets) {
       for (const worker of set.workers.values()) {
         if (worker.role === "prefill") continue;
-        const frontend = this.#frontends.find({
-          instanceId: worker.id,
-          stableRoutingId: worker.card.runtime.stableRoutingId,
-          host: hostOf(worker),
-        });
-        if (frontend === undefined) homeless.add(worker.id);
-        else specs.push({ ...frontend, ...identityOf(set, worker) });
+        const spec = this.#specOf(set, worker);
+        if (spec === undefined) homeless.add(worker.id);
+        else specs.push(spec);
       }
     }
     for (const id of homeless) {
       if (this.#homeless.has(id) || !isLoggedAt(++this.#homelessEver)) continue;
       this.#context.log.warn(
         { worker: id.toString(), count: this.#homelessEver },
-        "no frontend is known for a worker, so it gets no requests: set frontend, frontendPort or frontends",
+        this.#backend?.podOf === undefined
+          ? "no frontend is known for a worker, so it gets no requests: set frontend, frontendPort or frontends"
+          : "no ready pod with a port named http is known for a worker, so it gets no requests",
       );
     }
     this.#homeless.clear();
     for (const id of homeless) this.#homeless.add(id);
     this.#store?.replaceAll(this.#source, specs);
+  }
+
+  /** In Kubernetes the worker's pod says where its frontend is and which labels it has; elsewhere the configuration does. */
+  #specOf(set: WorkerSet, worker: SetWorker): EndpointSpec | undefined {
+    const identity = identityOf(set, worker);
+    const podOf = this.#backend?.podOf;
+    if (podOf !== undefined) {
+      const pod = podOf(worker.id);
+      if (pod === undefined) return undefined;
+      const { namespace, name, address, port, labels } = pod;
+      return {
+        namespace,
+        name,
+        address,
+        port,
+        labels: new Map([...identity.labels, ...labels, [instanceIdLabel, worker.id.toString()]]),
+      };
+    }
+    const frontend = this.#frontends.find({
+      instanceId: worker.id,
+      stableRoutingId: worker.card.runtime.stableRoutingId,
+      host: hostOf(worker),
+    });
+    return frontend === undefined ? undefined : { ...frontend, ...identity };
   }
 }
 
@@ -277,10 +289,4 @@ function namespaceFilterOf(
   }
   if (namespace !== undefined) return { kind: "exact", namespace };
   return namespaceFilterFromEnvironment(environment);
-}
-
-function backendNameOf(parameters: DynamoDiscoveryParameters, environment: Environment): "file" | "etcd" {
-  const name = parameters.backend ?? environment["DYN_DISCOVERY_BACKEND"] ?? "etcd";
-  if (name === "file" || name === "etcd") return name;
-  throw new RangeError(`DYN_DISCOVERY_BACKEND: ${JSON.stringify(name)} is not "file" or "etcd"`);
 }
