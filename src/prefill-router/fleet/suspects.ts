@@ -127,23 +127,33 @@ export class Suspects {
   }
 }
 
+/**
+ * A process that is being killed may lose its connections before its listener: what is connected then is reset a moment later, so a connection
+ * counts once it has stood for a while, or was accepted and closed in order.
+ */
+const standsForMs = 20;
+
 function listens(address: string, timeoutMs: number, done: (isListening: boolean) => void): { close(): void } {
   const colon = address.lastIndexOf(":");
   const host = address.slice(0, colon).replace(/^\[|\]$/g, "");
   const socket = connect({ host, port: Number(address.slice(colon + 1)) });
+  let standing: NodeJS.Timeout | undefined;
   let isOver = false;
+  const end = (): void => {
+    isOver = true;
+    clearTimeout(standing);
+    socket.destroy();
+  };
   const settle = (isListening: boolean): void => {
     if (isOver) return;
-    isOver = true;
-    socket.destroy();
+    end();
     done(isListening);
   };
   socket.setTimeout(timeoutMs, () => settle(false));
-  socket.once("connect", () => settle(true)).once("error", () => settle(false));
-  return {
-    close: () => {
-      isOver = true;
-      socket.destroy();
-    },
-  };
+  socket.once("connect", () => {
+    standing = setTimeout(() => settle(true), standsForMs);
+  });
+  socket.once("end", () => settle(true)).once("error", () => settle(false));
+  socket.resume();
+  return { close: end };
 }

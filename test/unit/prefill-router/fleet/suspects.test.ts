@@ -1,4 +1,4 @@
-import { createServer, type Server } from "node:net";
+import { type AddressInfo, createServer, type Server } from "node:net";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { Suspects } from "../../../../src/prefill-router/fleet/suspects.ts";
 
@@ -72,6 +72,26 @@ describe("Suspects", () => {
     suspects.suspect(7n, false);
     await asked;
     expect(steps).toEqual([]);
+  });
+
+  it("takes a worker out whose connection is reset, as that of a process that is being killed", async () => {
+    const server = createServer((socket) => socket.resetAndDestroy());
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    closers.push(() => new Promise((resolve) => server.close(resolve)));
+    const { port } = server.address() as AddressInfo;
+    const { suspects, until } = watch(`127.0.0.1:${port}`);
+    suspects.suspect(7n, false);
+    expect(await until(1)).toEqual(["out 7"]);
+  });
+
+  it("readmits a worker that keeps the connection", async () => {
+    const server = createServer((socket) => closers.push(() => socket.destroy()));
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    closers.push(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    const { suspects, until } = watch(`127.0.0.1:${port}`);
+    suspects.suspect(7n, true);
+    expect(await until(2)).toEqual(["out 7", "in 7"]);
   });
 
   it("keeps asking one that does not listen until it does", async () => {
