@@ -52,7 +52,7 @@ export class ReplicaLink {
     return this.#publisher?.publisherId;
   }
 
-  /** Sends what waits before the record goes, so that peers that listen still hear it. */
+  /** Sends what waits before the record goes, so that peers that listen still hear it. Never rejects. */
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#opening;
@@ -62,7 +62,9 @@ export class ReplicaLink {
         .remove(this.#record.key)
         .catch((error: unknown) => this.#init.log.warn({ error }, "the channel of replica sync stays registered"));
     }
-    await this.#publisher?.close();
+    await this.#publisher
+      ?.close()
+      .catch((error: unknown) => this.#init.log.warn({ error }, "the channel of replica sync failed to close"));
   }
 
   async #open(): Promise<void> {

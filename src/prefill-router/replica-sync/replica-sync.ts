@@ -55,7 +55,9 @@ interface LinkedBooking extends OwnBooking {
 export class ReplicaSync {
   readonly counters: ReplicaCounters = createReplicaCounters();
   readonly #init: ReplicaSyncInit;
+  /** By scope, as long as a worker is in it. */
   readonly #links = new Map<string, ReplicaLink>();
+  readonly #closing = new Set<Promise<void>>();
   readonly #workers = new Map<bigint, { readonly link: ReplicaLink; readonly stage: Stage }>();
   readonly #remote: Readonly<Record<Stage, RemoteBookings>>;
   readonly #unobserve: readonly (() => void)[];
@@ -76,12 +78,17 @@ export class ReplicaSync {
   workerAdded({ id, role, instance }: ReplicatedWorker): void {
     if (this.#isClosed) return;
     const stage = role === "prefill" ? "prefill" : "decode";
-    this.#workers.set(id, { link: this.#linkOf(instance, stage), stage });
+    const before = this.#workers.get(id)?.link;
+    const link = this.#linkOf(instance, stage);
+    this.#workers.set(id, { link, stage });
+    if (before !== undefined && before !== link) this.#release(before);
   }
 
   /** To be called once the stages have ended the worker's bookings, which the others are still told. */
   workerRemoved(workerId: bigint): void {
+    const link = this.#workers.get(workerId)?.link;
     this.#workers.delete(workerId);
+    if (link !== undefined) this.#release(link);
   }
 
   /** A channel of this router itself, which it need not listen to. */
@@ -111,8 +118,9 @@ export class ReplicaSync {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (const unobserve of this.#unobserve) unobserve();
-    await Promise.all(Array.from(this.#links.values(), (link) => link.close()));
     this.#workers.clear();
+    for (const link of this.#links.values()) this.#release(link);
+    await Promise.all(this.#closing);
   }
 
   #remoteOf(stage: Stage, own: ReadonlyMap<string, OwnBooking>): RemoteBookings {
@@ -136,6 +144,14 @@ export class ReplicaSync {
     const link = new ReplicaLink({ scope, stage, plane, registration, hear, handler, counters: this.counters, log });
     this.#links.set(path, link);
     return link;
+  }
+
+  /** Closes the channel of a scope in which no worker is left. */
+  #release(link: ReplicaLink): void {
+    for (const worker of this.#workers.values()) if (worker.link === link) return;
+    for (const [path, known] of this.#links) if (known === link) this.#links.delete(path);
+    const closing = link.close().finally(() => this.#closing.delete(closing));
+    this.#closing.add(closing);
   }
 
   /** Tells the others of a stage's own bookings. */

@@ -158,6 +158,21 @@ describe("replica sync", () => {
     expect(bus.records.size).toBe(1);
   });
 
+  it("leaves a scope with its last worker, told of the end of what ran there, and joins it again with the next", async () => {
+    const bus = new Bus();
+    const [one, other] = await pair(bus);
+    one.book("a", 21, request({ sequenceHashes: chain(1) }), "prefill");
+    await until(() => other.sync.counters.booked === 1);
+    one.removeWorker(21);
+    await until(() => other.sync.counters.freed === 1 && bus.records.size === 3);
+    one.addWorker(21, "prefill");
+    await until(() => bus.records.size === 4);
+    one.book("b", 21, request({ sequenceHashes: chain(1) }), "prefill");
+    await until(() => other.sync.counters.booked === 2);
+    other.book("c", 21, request(), "prefill");
+    await until(() => one.sync.counters.booked === 1);
+  });
+
   it("closes at once while it still tries to register", async () => {
     const bus = new Bus();
     const registration = { put: () => Promise.reject(new Error("away")), remove: bus.registration.remove };
