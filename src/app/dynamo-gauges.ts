@@ -2,6 +2,7 @@
 import type { SetState, WorkerSet } from "../dynamo/worker-sets/worker-set.ts";
 import type { SetRuntime } from "../prefill-router/fleet/set-runtime.ts";
 import type { IngestCounters, IngestDropReason } from "../prefill-router/indexer/ingest-counters.ts";
+import type { ReplicaCounters } from "../prefill-router/replica-sync/replica-counters.ts";
 import type { DynamoFamilies } from "../telemetry/dynamo-catalogue.ts";
 import type { Family, Series } from "../telemetry/families.ts";
 import { componentOf } from "./dynamo-watcher.ts";
@@ -83,6 +84,7 @@ export class DynamoGauges {
     const { set } = runtime;
     this.#books(runtime, set);
     this.#index(runtime, set);
+    if (runtime.replicas !== undefined) this.#replicas(runtime.replicas.counters, set);
     if (runtime.ingest === undefined) return;
     this.#sources(set);
     this.#events(runtime.ingest.counters, set);
@@ -108,6 +110,12 @@ export class DynamoGauges {
         families.activePrefillTokens.series(...rank).set(activePrefillTokens);
         families.registered.series(namespace, component, ...rank).set(1);
       }
+    }
+  }
+
+  #replicas(counters: ReplicaCounters, { model, namespace }: WorkerSet): void {
+    for (const what of ["published", "dropped", "heard", "booked", "prefilled", "freed", "abandoned"] as const) {
+      this.#growth.add(counters, this.#families.replicaEvents.series(model, namespace, what), counters[what]);
     }
   }
 

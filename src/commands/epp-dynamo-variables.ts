@@ -29,7 +29,7 @@ export const pickerVariables: readonly DynamoVariable[] = [
       "Workers of namespaces that begin so, as the generations of a rolling update do. Goes before DYN_NAMESPACE. DYN_NAMESPACE_PREFIX_STRICT: followed by an update's suffix and nothing else.",
   },
   { name: "DYN_NAMESPACE", fallback: "all namespaces", meaning: "Workers of exactly this namespace." },
-  { name: "DYN_DISCOVERY_BACKEND", fallback: "etcd", meaning: "file or etcd: where workers register." },
+  { name: "DYN_DISCOVERY_BACKEND", fallback: "etcd", meaning: "file, etcd or kubernetes: where workers register." },
   {
     name: "DYN_COMPONENT_NAME",
     fallback: "any",
@@ -56,7 +56,7 @@ export const pickerVariables: readonly DynamoVariable[] = [
   },
   {
     name: "DYN_EPP_FRONTENDS",
-    fallback: ":8000",
+    fallback: ":8000; in Kubernetes the pod's port http",
     meaning: "--dynamo-frontend: ip:port for all workers, :port beside each, WORKER=ip:port for one. Ours.",
   },
   { name: "DYN_EPP_LEGACY_HEADERS", fallback: "false", meaning: "--dynamo-legacy-headers. Ours." },
@@ -65,7 +65,12 @@ export const pickerVariables: readonly DynamoVariable[] = [
     fallback: "429",
     meaning: "Status of a refusal for overload (Dynamo's frontends: 529).",
   },
-  { name: "POD_NAMESPACE", fallback: "", meaning: "--pool-namespace." },
+  { name: "POD_NAMESPACE", fallback: "", meaning: "--pool-namespace; in Kubernetes where the workers' pods are." },
+  {
+    name: "DYN_KUBE_DISCOVERY_MODE",
+    fallback: "pod",
+    meaning: "pod or container: what of Kubernetes a worker is.",
+  },
   {
     name: "RUST_LOG",
     fallback: "info",

@@ -3,6 +3,7 @@
  * a configuration or a list of endpoints, the variables that place a picker in a Dynamo namespace stand for a configuration of their own.
  */
 import { didYouMean } from "../config/nearest-name.ts";
+import { runtimeComponentLabel } from "../data/discovery/dynamo/dynamo-discovery.ts";
 import { standaloneSettings } from "../data/kv-events/standalone-settings.ts";
 import type { Adapted, Environment } from "./command.ts";
 import {
@@ -94,8 +95,10 @@ function readPlace(values: Mutable, given: ReadonlySet<string>, reader: Variable
 
 function becomeDynamo(values: Mutable, reader: Variables): void {
   const component = reader.text("DYN_COMPONENT_NAME");
-  const byComponent = { matchLabels: { "nvidia.com/dynamo-component": component } };
-  const hasFrontends = values["dynamo-frontend"].length > 0 || reader.text("DYN_EPP_FRONTENDS") !== undefined;
+  const byComponent = { matchLabels: { [runtimeComponentLabel]: component } };
+  const isTold = values["dynamo-frontend"].length > 0 || reader.text("DYN_EPP_FRONTENDS") !== undefined;
+  // In Kubernetes the pod says where its frontend is.
+  const hasFrontends = isTold || reader.text("DYN_DISCOVERY_BACKEND") === "kubernetes";
   values["config-text"] = textOf({
     plugins: [
       { type: "dynamo-discovery", ...(hasFrontends ? {} : { parameters: { frontendPort } }) },
@@ -121,7 +124,7 @@ function becomeStandalone(values: Mutable, given: ReadonlySet<string>, reader: V
   if (!given.has("pool-name")) values["pool-name"] = inferencePoolName;
   if (values.endpoints.length === 0) {
     reader.faults.push(
-      `DYN_EPP_INFERENCE_POOL_NAME: the pods of ${inferencePoolName} cannot be found, since Kubernetes discovery is not built yet; give --endpoints`,
+      `DYN_EPP_INFERENCE_POOL_NAME: the pods of ${inferencePoolName} cannot be found, since discovery of an InferencePool is not built yet; give --endpoints`,
     );
   }
   warnOfNoEffect(standaloneVariables, reader);

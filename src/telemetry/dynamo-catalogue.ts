@@ -256,6 +256,12 @@ export function createDynamoFamilies() {
       "Bookings that nobody ended, of this picker or of another replica.",
       [...set, "origin"],
     ),
+    replicaEvents: named(
+      "counter",
+      `${ours}replica_events_total`,
+      "Bookings told to other routers and heard from them, by what became of them.",
+      [...set, "what"],
+    ),
     untokenized: named(
       "counter",
       `${ours}untokenized_total`,

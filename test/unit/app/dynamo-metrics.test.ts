@@ -8,6 +8,7 @@ import type { PlanRequest, PrefillRouter } from "../../../src/prefill-router/con
 import type { SetRuntime } from "../../../src/prefill-router/fleet/set-runtime.ts";
 import { createIngestCounters } from "../../../src/prefill-router/indexer/ingest-counters.ts";
 import type { PlannedEvent } from "../../../src/prefill-router/plan/contracts.ts";
+import { createReplicaCounters } from "../../../src/prefill-router/replica-sync/replica-counters.ts";
 import { createMetrics } from "../../../src/telemetry/metrics.ts";
 
 function workerSet(namespace = "ns", sources = 0): WorkerSet {
@@ -174,6 +175,7 @@ describe("the gauges of worker sets", () => {
   function runtime(sources: number) {
     const index = createKvIndex({ random: () => 0 });
     const counters = createIngestCounters();
+    const replicas = createReplicaCounters();
     const loads = [{ workerId: 7n, dpRank: 0, activePrefillTokens: 30, activeDecodeBlocks: 4, activeRequests: 1 }];
     const router: Pick<PrefillRouter, "snapshot"> = {
       snapshot: () =>
@@ -187,11 +189,13 @@ describe("the gauges of worker sets", () => {
     };
     return {
       counters,
+      replicas,
       runtime: {
         set: workerSet("ns", sources),
         router,
         indexSize: index,
         ingest: { counters },
+        replicas: { counters: replicas },
       } as unknown as SetRuntime,
     };
   }
@@ -245,12 +249,16 @@ describe("the gauges of worker sets", () => {
     read(first.runtime);
     first.counters.stored = 15;
     read(first.runtime);
+    first.replicas.published = 3;
+    read(first.runtime);
+    read(first.runtime);
     const second = runtime(1);
     second.counters.stored = 1;
     read(second.runtime);
     const text = await page();
     expect(text).toContain(`kv_cache_events_applied{${at},event_type="stored",status="ok"} 16`);
     expect(text).toContain(`kv_cache_events_applied{${at},event_type="stored",status="parent_block_not_found"} 2`);
+    expect(text).toContain('replica_events_total{model="tiny",dynamo_namespace="ns",what="published"} 3');
     expect(text).toContain('recoveries_total{model="tiny",dynamo_namespace="ns",outcome="done"} 1');
     expect(text).toContain('events_dropped_total{model="tiny",dynamo_namespace="ns",reason="unknown-parent"} 2');
   });

@@ -68,13 +68,15 @@ describe("a picker in a Dynamo namespace", () => {
     expect(beside.parametersOf("dynamo-discovery")).toEqual({ frontendPort: 8000 });
     const told = await configurationOf({ DYN_NAMESPACE: "ns" }, ["--dynamo-frontend=127.0.0.1:9000"]);
     expect(told.parametersOf("dynamo-discovery")).toEqual({});
+    const inKubernetes = await configurationOf({ DYN_DISCOVERY_BACKEND: "kubernetes" });
+    expect(inKubernetes.parametersOf("dynamo-discovery")).toEqual({});
   });
 
   it("keeps decode workers to the component that is named", async () => {
     const { profiles, parametersOf } = await configurationOf({ DYN_NAMESPACE: "ns", DYN_COMPONENT_NAME: "backend" });
     expect(profiles).toEqual([["decode", "label-selector-filter", "max-score-picker"]]);
     expect(parametersOf("label-selector-filter")).toEqual({
-      matchLabels: { "nvidia.com/dynamo-component": "backend" },
+      matchLabels: { "nvidia.com/dynamo-runtime-component": "backend" },
     });
   });
 

@@ -22,6 +22,9 @@ type Environment = Readonly<Record<string, string | undefined>>;
 /** Decimal u64: which worker stands behind an endpoint. */
 export const instanceIdLabel = "nvidia.com/dynamo-instance-id";
 
+/** Component under which the worker registers: in Kubernetes not the one that the pod's own label names. */
+export const runtimeComponentLabel = "nvidia.com/dynamo-runtime-component";
+
 export class DynamoWorkers implements Discovery {
   readonly sets: WorkerSets;
   /** No model is served without prefill workers. */
@@ -230,6 +233,7 @@ function identityOf(set: WorkerSet, worker: SetWorker): Pick<EndpointSpec, "name
       [instanceIdLabel, worker.id.toString()],
       ["nvidia.com/dynamo-namespace", set.namespace],
       ["nvidia.com/dynamo-component", component],
+      [runtimeComponentLabel, component],
       ["nvidia.com/dynamo-component-class", "worker"],
       ["nvidia.com/dynamo-component-type", worker.role === "decode" ? "decode" : "worker"],
       // What filters of configurations from before there was a type "decode" look at.
