@@ -64,6 +64,7 @@ describe.each([
       environment: {
         ...stack.environment,
         DYN_SECURE_SERVING: "false",
+        DYN_COMPONENT_NAME: "backend",
         DYN_EPP_GRACEFUL_SHUTDOWN_PROPAGATION_SECS: "0",
         DYN_EPP_UNHEARD_OF: "1",
         DYN_TCP_RESPONSE_STREAM_HOST: "127.0.0.1",
