@@ -1,6 +1,6 @@
 /**
  * The event plane as one worker set uses it: a subscription a scope and topic, opened when the first worker of the scope appears, told of every
- * channel that discovery knows, closed with the set.
+ * channel that discovery knows, closed with the last worker of the scope or the set.
  */
 import type { EventHandler, EventPlane, EventSubscription } from "../../dynamo/event-plane/event-plane.ts";
 import { scopePath } from "../../dynamo/record-keys.ts";
@@ -10,7 +10,11 @@ import type { Logger } from "../../telemetry/log.ts";
 /** Who publishes a topic in exactly this scope now. */
 export type ChannelLookup = (scope: EventScope, topic: string) => readonly EventChannelRecord[];
 
+/** Sockets: a set has a scope for its decode workers and one for its prefill workers. */
+const maxFeeds = 256;
+
 interface Feed {
+  readonly scope: string;
   ready: Promise<void>;
   subscription: EventSubscription | undefined;
 }
@@ -20,6 +24,8 @@ export class EventFeeds {
   readonly #channels: ChannelLookup;
   readonly #log: Logger;
   readonly #feeds = new Map<string, Feed>();
+  readonly #closing = new Set<Promise<void>>();
+  #isFull = false;
   #isClosed = false;
 
   constructor(plane: EventPlane, channels: ChannelLookup, log: Logger) {
@@ -30,10 +36,12 @@ export class EventFeeds {
 
   /** Resolves once events of the topic are heard; at once where they are already. Never rejects: a failure is logged and tried no more. */
   async hear(scope: EventScope, topic: string, handler: EventHandler): Promise<void> {
-    const key = `${scopePath(scope)}/${topic}`;
+    const path = scopePath(scope);
+    const key = `${path}/${topic}`;
     let feed = this.#feeds.get(key);
     if (feed === undefined) {
-      feed = { ready: Promise.resolve(), subscription: undefined };
+      if (this.#feeds.size >= maxFeeds) return this.#tellFull();
+      feed = { scope: path, ready: Promise.resolve(), subscription: undefined };
       this.#feeds.set(key, feed);
       feed.ready = this.#open(feed, scope, topic, handler);
     }
@@ -48,13 +56,36 @@ export class EventFeeds {
     this.#feedOf(channel)?.subscription?.closed(channel);
   }
 
+  /** Closes what is heard in scopes that none of these workers is in. */
+  retain(scopes: readonly EventScope[]): void {
+    const paths = new Set(scopes.map(scopePath));
+    for (const [key, feed] of this.#feeds) {
+      if (paths.has(feed.scope)) continue;
+      this.#feeds.delete(key);
+      this.#isFull = false;
+      const closing = this.#closeFeed(feed).finally(() => this.#closing.delete(closing));
+      this.#closing.add(closing);
+    }
+  }
+
   async close(): Promise<void> {
     this.#isClosed = true;
-    for (const feed of this.#feeds.values()) {
-      await feed.ready;
+    this.retain([]);
+    await Promise.all(this.#closing);
+  }
+
+  async #closeFeed(feed: Feed): Promise<void> {
+    await feed.ready;
+    try {
       await feed.subscription?.close();
+    } catch (error) {
+      this.#log.error({ error, scope: feed.scope }, "a subscription failed to close");
     }
-    this.#feeds.clear();
+  }
+
+  #tellFull(): void {
+    if (!this.#isFull) this.#log.error({ maxFeeds }, "workers name more event scopes than are listened to");
+    this.#isFull = true;
   }
 
   #feedOf({ scope, topic }: EventChannelRecord): Feed | undefined {

@@ -3,6 +3,7 @@
  * opened with the first set and closed with the fleet.
  */
 import type { DynamoWorkers } from "../../data/discovery/dynamo/dynamo-discovery.ts";
+import type { DynamoRegistration } from "../../dynamo/discovery/registration.ts";
 import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
 import type { LocalModelFiles } from "../../dynamo/model-card/model-files.ts";
 import type { RequestPlane } from "../../dynamo/request-plane/contracts.ts";
@@ -25,7 +26,7 @@ import type { RouteLookup, RouteTable, SetRoute } from "./route-table.ts";
 import { SetRuntime } from "./set-runtime.ts";
 
 export interface FleetInit {
-  readonly workers: Pick<DynamoWorkers, "sets" | "subscribe">;
+  readonly workers: Pick<DynamoWorkers, "sets" | "subscribe" | "register">;
   readonly settings: FleetSettings;
   readonly isDisaggEnforced: boolean;
   readonly environment: Environment;
@@ -47,6 +48,8 @@ interface Planes {
   readonly events: EventPlane;
   readonly requests: RequestPlane;
   readonly query: RecoveryQuery;
+  /** Where replica sync announces this router; undefined where it is not wanted. */
+  readonly registration: DynamoRegistration | undefined;
 }
 
 export class Fleet implements RouteTable, WorkerSetListener {
@@ -55,6 +58,8 @@ export class Fleet implements RouteTable, WorkerSetListener {
   readonly #runtimes = new Map<string, SetRuntime>();
   /** Tokenizers that are being made or could not be, by set. */
   readonly #tokenizing = new Map<string, { readonly runtime: SetRuntime; failure: string | undefined }>();
+  /** The last tokenizer asked for. */
+  #loading: Promise<void> = Promise.resolve();
   #planes: Planes | undefined;
   #unsubscribe: (() => void) | undefined;
   #startedAtMs: number | undefined;
@@ -73,7 +78,9 @@ export class Fleet implements RouteTable, WorkerSetListener {
     const { requestPlaneSettings } = await import("../../dynamo/request-plane/settings.ts");
     const requests = await createRequestPlane(await requestPlaneSettings(environment));
     const events = createEventPlane(environment, log);
+    const registration = await this.#register();
     if (this.#isClosed) {
+      await registration?.close();
       await requests.close();
       await events.close();
       return;
@@ -82,7 +89,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
     events.onReturn(() => {
       for (const { ingest } of this.#runtimes.values()) ingest?.resync();
     });
-    this.#planes = { events, requests, query: createRecoveryQuery(requests, recoveryAnswerMs) };
+    this.#planes = { events, requests, query: createRecoveryQuery(requests, recoveryAnswerMs), registration };
     this.#unsubscribe = this.#init.workers.subscribe(this);
     this.#startedAtMs = this.#init.now();
   }
@@ -168,8 +175,21 @@ export class Fleet implements RouteTable, WorkerSetListener {
     await Promise.all([...this.#runtimes.values()].map((runtime) => runtime.close()));
     this.#runtimes.clear();
     this.#tokenizing.clear();
+    await this.#planes?.registration?.close();
     await this.#planes?.events.close();
     await this.#planes?.requests.close();
+  }
+
+  /** Without a place among the records the router serves alone: better than not at all. */
+  async #register(): Promise<DynamoRegistration | undefined> {
+    const { settings, workers, log } = this.#init;
+    if (!settings.config.routerReplicaSync) return undefined;
+    try {
+      return await workers.register();
+    } catch (error) {
+      log.error({ error }, "replica sync is off: this router cannot be registered");
+      return undefined;
+    }
   }
 
   /** Makes or replaces the set's runtime as its card says, and its tokenizer once the files are there. */
@@ -198,6 +218,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
       plane: planes.events,
       channels: (scope, topic) => workers.sets.channels(scope, topic),
       query: planes.query,
+      registration: planes.registration,
       hasher: this.#hasher,
       log,
       now,
@@ -219,13 +240,16 @@ export class Fleet implements RouteTable, WorkerSetListener {
       .catch((error: unknown) => this.#init.log.error({ error, set: key }, "a worker set failed to close"));
   }
 
+  /** One after the other: prompts on the tokenizers' thread wait for one load at most, however many sets come and go. */
   #loadTokenizer(set: WorkerSet, runtime: SetRuntime, files: LocalModelFiles): void {
     if (runtime.isReady || this.#tokenizing.has(set.key)) return;
     const entry: { readonly runtime: SetRuntime; failure: string | undefined } = { runtime, failure: undefined };
     this.#tokenizing.set(set.key, entry);
-    this.#createTokenizer(set, files)
+    const isWanted = (): boolean => this.#runtimes.get(set.key) === runtime;
+    this.#loading = this.#loading
+      .then(() => (isWanted() ? this.#createTokenizer(set, files) : undefined))
       .then((tokenizer) => {
-        runtime.setTokenizer(tokenizer);
+        if (tokenizer !== undefined) runtime.setTokenizer(tokenizer);
         if (this.#tokenizing.get(set.key) === entry) this.#tokenizing.delete(set.key);
       })
       .catch((error: unknown) => {

@@ -6,7 +6,7 @@ import type { DynamoRegistration } from "../../dynamo/discovery/registration.ts"
 import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
 import { parseActiveLoad } from "../../dynamo/kv-events/active-load.ts";
 import type { ModelCard } from "../../dynamo/model-card/model-card.ts";
-import type { EventChannelRecord } from "../../dynamo/records.ts";
+import type { EventChannelRecord, EventScope, InstanceRecord } from "../../dynamo/records.ts";
 import type { SetWorker, WorkerSet } from "../../dynamo/worker-sets/worker-set.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { TokenHasher } from "../../tokens/block-hash.ts";
@@ -183,6 +183,7 @@ export class SetRuntime {
     this.router.upsertWorker(routerWorkerOf(worker));
     // The same process that was seen not to listen, whatever it registers.
     if (this.suspects.excluded.includes(worker.id)) this.router.suspectWorker(worker.id, Number.POSITIVE_INFINITY);
+    if (before !== undefined && before.kvScope !== worker.kvScope) this.#feeds.retain(this.#scopes());
     for (const [rank, source] of before?.sources ?? []) {
       if (worker.sources.get(rank)?.publisherId !== source.publisherId) this.ingest?.sourceGone(source);
     }
@@ -194,6 +195,7 @@ export class SetRuntime {
     this.suspects.forget(workerId);
     this.ingest?.workerGone(workerId);
     this.router.removeWorker(workerId);
+    this.#feeds.retain(this.#scopes());
     this.replicas?.workerRemoved(workerId);
   }
 
@@ -245,6 +247,12 @@ export class SetRuntime {
     return false;
   }
 
+  #scopes(): EventScope[] {
+    const scopes: EventScope[] = [];
+    for (const { kvScope, instance } of this.#workers.values()) scopes.push(kvScope, scopeOf(instance));
+    return scopes;
+  }
+
   /** Subscribes first and asks for the past then: what is published in between is in one of the two. */
   #hear(worker: SetWorker): void {
     const { ingest } = this;
@@ -255,15 +263,16 @@ export class SetRuntime {
         ),
         () => {
           const current = this.#workers.get(worker.id);
-          for (const source of current?.sources.values() ?? []) ingest.sourceAppeared(source);
+          for (const source of current?.sources.values() ?? []) {
+            if (current !== undefined && hasRank(current, source.dpRank)) ingest.sourceAppeared(source);
+          }
         },
       );
     }
     const { activeDecodeBlocks, activePrefillTokens, activePrefillTokensFraction } = this.#init.settings.busyThresholds;
     if (activeDecodeBlocks ?? activePrefillTokens ?? activePrefillTokensFraction) {
-      const { namespace, component, endpoint } = worker.instance;
       this.#after(
-        this.#feeds.hear({ namespace, component, endpoint }, loadTopic, (payload) => this.#reported(payload)),
+        this.#feeds.hear(scopeOf(worker.instance), loadTopic, (payload) => this.#reported(payload)),
         () => undefined,
       );
     }
@@ -294,6 +303,16 @@ export class SetRuntime {
   #drop(tokenizer: PromptTokenizer): void {
     tokenizer.close().catch((error: unknown) => this.#init.log.error({ error }, "a tokenizer failed to close"));
   }
+}
+
+/** Its own card says how many it has; a source of another rank is nobody's. */
+function hasRank({ card }: SetWorker, dpRank: number): boolean {
+  const { dataParallelStartRank: first, dataParallelSize: size } = card.runtime;
+  return dpRank >= first && dpRank < first + size;
+}
+
+function scopeOf({ namespace, component, endpoint }: InstanceRecord): EventScope {
+  return { namespace, component, endpoint };
 }
 
 function sizeOf(index: IndexSize | undefined): IndexSize | null {

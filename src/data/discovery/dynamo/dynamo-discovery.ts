@@ -3,6 +3,7 @@
  * frontend beside it. The router of their prefill and decode legs reads the worker sets from here.
  */
 import { isIP } from "node:net";
+import type { DynamoRegistration } from "../../../dynamo/discovery/registration.ts";
 import { isTruthy } from "../../../dynamo/event-plane/settings.ts";
 import { createModelFiles, type ModelFiles } from "../../../dynamo/model-card/model-files-keeper.ts";
 import { type NamespaceFilter, namespaceFilterFromEnvironment } from "../../../dynamo/worker-sets/namespace-filter.ts";
@@ -15,7 +16,13 @@ import { type Discovery, DiscoveryError } from "../discovery.ts";
 import type { DynamoDiscoveryParameters } from "./dynamo-discovery-parameters.ts";
 import { createFrontendMap, type FrontendMap, type FrontendMapParameters, parseFrontendList } from "./frontend-map.ts";
 import { SetListeners } from "./set-listeners.ts";
-import { type BackendName, backendNameOf, createWorkerSource, type WorkerSource } from "./worker-source.ts";
+import {
+  type BackendName,
+  backendNameOf,
+  createRegistration,
+  createWorkerSource,
+  type WorkerSource,
+} from "./worker-source.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -100,6 +107,13 @@ export class DynamoWorkers implements Discovery {
       listener.setChanged(set);
     }
     return this.#listeners.add(listener);
+  }
+
+  /** A place for records of this process among those it reads; the caller's to close. Rejects where the backend takes none or is away. */
+  register(): Promise<DynamoRegistration> {
+    const { log } = this.#context;
+    const [parameters, environment] = [this.#parameters, this.#environment];
+    return createRegistration({ backend: this.#backendName, parameters, environment, log });
   }
 
   /** Discovery cannot be reached: what it last said stands. */

@@ -1,5 +1,7 @@
 /** Where the workers come from, by the backend's name, and in Kubernetes the frontends beside them. What one backend needs is loaded only where it is used. */
+import type { EtcdOptions } from "../../../dynamo/discovery/etcd/etcd-options.ts";
 import { kubernetesSettings } from "../../../dynamo/discovery/kubernetes/kubernetes-settings.ts";
+import type { DynamoRegistration } from "../../../dynamo/discovery/registration.ts";
 import type { DynamoDiscovery, RecordListener } from "../../../dynamo/records.ts";
 import type { NamespaceFilter } from "../../../dynamo/worker-sets/namespace-filter.ts";
 import type { ListWatchEvent } from "../../../net/kubernetes/list-watch.ts";
@@ -47,22 +49,57 @@ export async function createWorkerSource(options: WorkerSourceOptions): Promise<
   }
 }
 
-async function fileSource({ parameters, environment, log }: WorkerSourceOptions): Promise<WorkerSource> {
+async function fileSource(options: WorkerSourceOptions): Promise<WorkerSource> {
   const { createFileDiscovery } = await import("../../../dynamo/discovery/file/file-discovery.ts");
-  const { defaultFileRoot } = await import("../../../dynamo/discovery/file/file-registration.ts");
-  return createFileDiscovery({ root: parameters.fileRoot ?? environment["DYN_FILE_KV"] ?? defaultFileRoot(), log });
+  return createFileDiscovery({ root: await fileRootOf(options), log: options.log });
 }
 
-async function etcdSource({ parameters, environment, log }: WorkerSourceOptions): Promise<WorkerSource> {
+async function etcdSource(options: WorkerSourceOptions): Promise<WorkerSource> {
   const { createEtcdDiscovery } = await import("../../../dynamo/discovery/etcd/etcd-discovery.ts");
-  const { etcdOptionsFromEnvironment } = await import("../../../dynamo/discovery/etcd/etcd-options.ts");
-  const seconds = Number(environment["ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS"]);
+  const seconds = Number(options.environment["ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS"]);
   return createEtcdDiscovery({
-    ...etcdOptionsFromEnvironment(environment),
-    ...(parameters.etcdEndpoints === undefined ? {} : { endpoints: parameters.etcdEndpoints }),
+    ...(await etcdOptionsOf(options)),
     ...(seconds > 0 ? { startTimeoutMs: seconds * 1000 } : {}),
-    log,
+    log: options.log,
   });
+}
+
+type RegistrationOptions = Pick<WorkerSourceOptions, "backend" | "parameters" | "environment" | "log">;
+
+/** A place for records of this process among those of the workers; the caller's to close. Rejects where the backend takes none or is away. */
+export async function createRegistration(options: RegistrationOptions): Promise<DynamoRegistration> {
+  switch (options.backend) {
+    case "file": {
+      const { createFileRegistration } = await import("../../../dynamo/discovery/file/file-registration.ts");
+      return createFileRegistration({ root: await fileRootOf(options), log: options.log });
+    }
+    case "etcd": {
+      const { createEtcdRegistration } = await import("../../../dynamo/discovery/etcd/etcd-registration.ts");
+      const ttlSeconds = Number(options.environment["ETCD_LEASE_TTL"]);
+      return createEtcdRegistration({
+        ...(await etcdOptionsOf(options)),
+        ...(ttlSeconds > 0 ? { ttlSeconds } : {}),
+        log: options.log,
+      });
+    }
+    case "kubernetes":
+      throw new RangeError("records of this process cannot be registered in Kubernetes");
+    default: {
+      const never: never = options.backend;
+      return never;
+    }
+  }
+}
+
+async function fileRootOf({ parameters, environment }: RegistrationOptions): Promise<string> {
+  const { defaultFileRoot } = await import("../../../dynamo/discovery/file/file-registration.ts");
+  return parameters.fileRoot ?? environment["DYN_FILE_KV"] ?? defaultFileRoot();
+}
+
+async function etcdOptionsOf({ parameters, environment }: RegistrationOptions): Promise<EtcdOptions> {
+  const { etcdOptionsFromEnvironment } = await import("../../../dynamo/discovery/etcd/etcd-options.ts");
+  const options = etcdOptionsFromEnvironment(environment);
+  return parameters.etcdEndpoints === undefined ? options : { ...options, endpoints: parameters.etcdEndpoints };
 }
 
 async function kubernetesSource(options: WorkerSourceOptions): Promise<WorkerSource> {
