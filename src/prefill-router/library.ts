@@ -5,7 +5,7 @@
 import { EngineFeed } from "../data/kv-events/engine-feed.ts";
 import { createEventCounters, type EventCounters } from "../data/kv-events/event-counters.ts";
 import { openMessageSource } from "../data/kv-events/message-source.ts";
-import type { KvIndex, StorageTier, StoreOutcome } from "../data/prefix-index/kv-index.ts";
+import type { Holder, KvIndex, StorageTier, StoreOutcome } from "../data/prefix-index/kv-index.ts";
 import { storageTiers } from "../data/prefix-index/kv-index.ts";
 import { type Logger, silentLogger } from "../telemetry/log.ts";
 import { createTokenHasher, type TokenHasher, type TokenHashes } from "../tokens/block-hash.ts";
@@ -234,6 +234,9 @@ class Opened implements OpenRouter {
   followEngine({ workerId, dpRank }: WorkerRank, endpoints: EngineEndpoints): Following {
     const index = this.#index;
     if (index === undefined) return { opened: Promise.resolve(), close: () => Promise.resolve() };
+    // Decisions may be noted of the rank before its engine has said anything.
+    let waiting: Holder | undefined = index.attach();
+    this.router.setHolder({ workerId, dpRank }, waiting);
     const feed = new EngineFeed({
       index,
       hasher: this.#hasher,
@@ -244,6 +247,12 @@ class Opened implements OpenRouter {
       replayEndpoint: endpoints.replay,
       now: this.#now,
       rank: dpRank,
+      holderOf: (rank) => {
+        if (rank !== dpRank) return undefined;
+        const holder = waiting;
+        waiting = undefined;
+        return holder;
+      },
       onBlockSize: (reported) =>
         this.#log.warn({ reported, expected: this.#options.blockSize }, "an engine's blocks have another size"),
       onRank: (rank, holder, isThere) =>
@@ -263,6 +272,8 @@ class Opened implements OpenRouter {
       opened: source.opened,
       close: async () => {
         this.#following.delete(following);
+        if (waiting !== undefined) index.detach(waiting);
+        waiting = undefined;
         await Promise.all([feed.close(), source.close()]);
       },
     };

@@ -2,15 +2,23 @@
  * Our service beside Dynamo's own select service: the same requests, the same engine events, the same answers. RECORD=1 keeps Dynamo's answers as the
  * fixture that the tests without Dynamo compare with.
  */
-import { writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { encode } from "@msgpack/msgpack";
 import { Publisher } from "zeromq";
-import { type RunningService, startPrefillRouterService } from "../../src/app/prefill-router-service/start-service.ts";
+import {
+  type RunningService,
+  type ServiceOptions,
+  startPrefillRouterService,
+} from "../../src/app/prefill-router-service/start-service.ts";
 import { readFleetSettings } from "../../src/prefill-router/fleet/fleet-settings.ts";
 import { defaultPendingBounds } from "../../src/prefill-router/service/pending-selections.ts";
+import { readTrackingHash } from "../../src/prefill-router/service/tracking-hash.ts";
 import { silentLogger } from "../../src/telemetry/log.ts";
+import { createTokenHasher } from "../../src/tokens/block-hash.ts";
+import { freePorts } from "./ports.ts";
 import { type Answer, ask, bookingSteps, type Step, wrongSteps } from "./select-steps.ts";
 import { type DynamoService, startDynamoService } from "./services.ts";
 
@@ -18,7 +26,10 @@ const fixture = join(import.meta.dirname, "../fixtures/dynamo/select-service.jso
 /** Nobody listens there. */
 const noEngine = "tcp://127.0.0.1:9";
 
-async function startOurs(environment: Readonly<Record<string, string>> = {}): Promise<RunningService> {
+async function startOurs(
+  environment: Readonly<Record<string, string>> = {},
+  options: Partial<ServiceOptions> = {},
+): Promise<RunningService> {
   return await startPrefillRouterService({
     host: "127.0.0.1",
     port: 0,
@@ -29,6 +40,7 @@ async function startOurs(environment: Readonly<Record<string, string>> = {}): Pr
     replicaPort: undefined,
     replicaPeers: [],
     log: silentLogger,
+    ...options,
   });
 }
 
@@ -77,6 +89,174 @@ describe("the service beside Dynamo's select service", () => {
     }
   });
 });
+
+/** Starts both with the same settings; `flags` are theirs, for ours said as options. */
+async function startBoth(
+  environment: Readonly<Record<string, string>>,
+  flags: readonly string[] = [],
+  options: Partial<ServiceOptions> = {},
+) {
+  const theirs = await startDynamoService("select_service", flags, environment);
+  const ours = await startOurs(environment, options).catch(async (error: unknown) => {
+    await theirs.close();
+    throw error;
+  });
+  return {
+    theirs: theirs.url,
+    ours: `http://127.0.0.1:${ours.port}`,
+    running: ours,
+    async close() {
+      await ours.close();
+      await theirs.close();
+    },
+  };
+}
+
+const prompt = Array.from({ length: 18 }, (_, index) => index + 1);
+const plainWorker = { worker_id: 1, endpoint: "http://b", block_size: 4, kv_events_endpoint: noEngine };
+const post = (path: string, body: object): Step => ({ method: "POST", path, body });
+
+async function both(pair: { readonly theirs: string; readonly ours: string }, steps: readonly Step[]): Promise<void> {
+  for (const step of steps) {
+    const expected = await ask(pair.theirs, step);
+    expect({ step, answer: await ask(pair.ours, step) }).toEqual({ step, answer: expected });
+  }
+}
+
+describe("the service beside Dynamo's, with other settings", () => {
+  it.each([
+    ["without events", { DYN_ROUTER_USE_KV_EVENTS: "false" }],
+    ["with predictions", { DYN_ROUTER_PREDICTED_TTL_SECS: "60" }],
+    [
+      "with busy thresholds",
+      {
+        DYN_ROUTER_CONDITIONAL_DISAGG_PREFILL_BUSY_THRESHOLD: "0.3",
+        DYN_ROUTER_CONDITIONAL_DISAGG_DECODE_BUSY_THRESHOLD: "0.5",
+      },
+    ],
+    ["without prefill tokens", { DYN_ROUTER_TRACK_PREFILL_TOKENS: "false" }],
+    ["without overlap credit", { DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT: "0" }],
+    ["with a queue", { DYN_ROUTER_QUEUE_THRESHOLD: "10" }],
+  ])("answers as it does %s", async (_, environment) => {
+    const pair = await startBoth(environment);
+    try {
+      await both(pair, [
+        post("/workers", { ...plainWorker, kv_events_endpoint: null }),
+        post("/workers", { ...plainWorker, total_kv_blocks: 10 }),
+        post("/workers", { ...plainWorker, total_kv_blocks: 10, max_num_batched_tokens: 40 }),
+        post("/select", { token_ids: prompt, advisory: true }),
+        post("/select_and_reserve", { token_ids: prompt, selection_id: "a" }),
+        post("/select_and_reserve", { token_ids: prompt, selection_id: "b" }),
+        post("/select", { token_ids: prompt, selection_id: "c" }),
+        post("/reservations", { selection_id: "c" }),
+        post("/select", { token_ids: prompt, advisory: true }),
+        post("/select", { token_ids: [...prompt, 1, 2, 3, 4], advisory: true }),
+        post("/potential_loads", { token_ids: prompt }),
+        post("/overlap_scores", { token_ids: prompt }),
+        { method: "GET", path: "/loads" },
+        { method: "DELETE", path: "/reservations/a" },
+        { method: "GET", path: "/loads" },
+      ]);
+    } finally {
+      await pair.close();
+    }
+  });
+
+  it("counts running blocks by the same keyed hashes", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "signalbox-key-"));
+    const file = join(directory, "key");
+    writeFileSync(file, Buffer.from(Array.from({ length: 32 }, (_, index) => 7 * index)));
+    const environment = {
+      DYN_ROUTER_TRACKING_HASH: "keyed-xxh3-v1",
+      DYN_ROUTER_TRACKING_KEY_FILE: file,
+      DYN_ROUTER_TRACKING_KEY_ID: "epoch-1",
+    };
+    const read = readTrackingHash(readFleetSettings(environment, {}).settings.config, createTokenHasher());
+    if (read.kind !== "keyed") throw new Error(JSON.stringify(read));
+    const pair = await startBoth(environment, [], { tracking: read.hash });
+    try {
+      const block_mm_infos = [
+        null,
+        {
+          mm_objects: [
+            { mm_hash: 42, offsets: [[0, 1]] },
+            { mm_hash: 7, offsets: [[2, 3]] },
+          ],
+        },
+      ];
+      await both(pair, [
+        post("/workers", plainWorker),
+        post("/select_and_reserve", { token_ids: prompt, selection_id: "a" }),
+        post("/select_and_reserve", { token_ids: prompt, selection_id: "b", lora_name: "l", cache_salt: "täglich" }),
+        post("/select_and_reserve", { token_ids: prompt, selection_id: "c", is_eagle: true }),
+        post("/select_and_reserve", { token_ids: prompt, selection_id: "d", block_mm_infos }),
+        { method: "GET", path: "/loads" },
+      ]);
+    } finally {
+      await pair.close();
+      rmSync(directory, { recursive: true });
+    }
+  });
+
+  it("shares its bookings with it, both ways", async () => {
+    const port = await freePorts(2);
+    const flags = [`--replica-sync-port=${port}`, `--replica-sync-peers=tcp://127.0.0.1:${port + 1}`];
+    const pair = await startBoth({}, flags, { replicaPort: port + 1, replicaPeers: [`tcp://127.0.0.1:${port}`] });
+    try {
+      await both(pair, [post("/workers", { ...plainWorker, model_name: "default" })]);
+      const loadOf = async (url: string): Promise<unknown> =>
+        (
+          (await ask(url, { method: "GET", path: "/loads" })).body as readonly { readonly loads: readonly object[] }[]
+        )[0]?.loads;
+      for (const [from, to] of [
+        [pair.theirs, pair.ours],
+        [pair.ours, pair.theirs],
+      ] as const) {
+        let ids = 0;
+        // Until the sockets are connected nothing is heard.
+        const id = await until(async () => {
+          const selection_id = `${from === pair.ours ? "o" : "t"}${ids++}`;
+          await ask(from, post("/select_and_reserve", { token_ids: prompt, selection_id }));
+          await new Promise((resolve) => setTimeout(resolve, 50));
+          const output = await ask(to, post(`/reservations/${selection_id}/output_block`, {}));
+          if (output.status === 200) return selection_id;
+          await ask(from, { method: "DELETE", path: `/reservations/${selection_id}` });
+          return undefined;
+        });
+        await ask(from, post(`/reservations/${id}/output_block`, {}));
+        const agreed = async (expected: object): Promise<unknown> =>
+          await until(async () => {
+            const loads = [await loadOf(from), await loadOf(to)];
+            const wanted = [expect.objectContaining(expected)];
+            try {
+              expect(loads).toEqual([wanted, wanted]);
+              return true;
+            } catch {
+              return undefined;
+            }
+          });
+        await agreed({ active_requests: 1, potential_prefill_tokens: 18, potential_decode_blocks: 5 });
+        await ask(from, post(`/reservations/${id}/prefill_complete`, {}));
+        await agreed({ active_requests: 1, potential_prefill_tokens: 0 });
+        // Who did not book it may end it too.
+        await ask(to, { method: "DELETE", path: `/reservations/${id}` });
+        await agreed({ active_requests: 0, potential_decode_blocks: 0 });
+      }
+    } finally {
+      await pair.close();
+    }
+  });
+});
+
+async function until<Value>(check: () => Promise<Value | undefined>): Promise<Value> {
+  const end = performance.now() + 15_000;
+  for (;;) {
+    const value = await check();
+    if (value !== undefined) return value;
+    if (performance.now() > end) throw new Error("it took too long");
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
 
 const blockSize = 4;
 const ids = [3, 5, 8, 13];

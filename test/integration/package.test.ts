@@ -1,6 +1,15 @@
 /** The package as users get it: packed, installed elsewhere, run. */
 import { spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
@@ -29,6 +38,15 @@ describe("the packed package", () => {
   it("runs by its bin on the Node that it brings", () => {
     expect(run(bin, ["--version"]).stdout).toMatch(/^signalbox \d+\.\d+\.\d+\n$/);
     expect(run(bin, ["epp", "--help"]).stdout).toContain("--grpc-port");
+  });
+
+  it("is a library too: the example of docs/prefill-router.md runs, and its types are there", () => {
+    const docs = readFileSync(join(installed, "node_modules/signalbox/docs/prefill-router.md"), "utf8");
+    const [, example = ""] = /```js\n(.*?)```/s.exec(docs) ?? [];
+    writeFileSync(join(installed, "example.mjs"), example);
+    const { stdout, stderr } = run(process.execPath, ["example.mjs"], { cwd: installed });
+    expect({ stdout, stderr }).toEqual({ stdout: "worker 2 has 48 of 100 tokens\n", stderr: "" });
+    expect(existsSync(join(installed, "node_modules/signalbox/dist/prefill-router/library.d.ts"))).toBe(true);
   });
 
   it("becomes the command: its process id, its signals and its exit code", async () => {

@@ -69,12 +69,16 @@ export class Replicas {
       return;
     }
     const key = keyOf(modelName, routingGroup);
-    const known = this.#bookings(key);
+    const mirrored = this.#bookings(key).get(bookingId);
+    const { reservations } = this.#options.service;
     if (change.kind === "add") {
       this.#add(partition, key, event, change);
     } else if (change.kind === "prefill-completed") {
-      known.get(bookingId)?.booking.prefillCompleted();
+      (mirrored?.booking ?? reservations.get(bookingId))?.prefillCompleted();
       partition.router.capacityChanged();
+    } else if (mirrored === undefined) {
+      // Booked here, and ended by whoever asked a peer to.
+      reservations.ended(bookingId, key);
     } else {
       this.#end(partition, key, bookingId);
     }

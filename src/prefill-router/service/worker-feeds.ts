@@ -34,7 +34,7 @@ const maxBlocksPerRank = 4_194_304;
 export class WorkerFeeds {
   readonly #options: WorkerFeedsOptions;
   readonly #feeds = new Map<bigint, Map<number, RankFeed>>();
-  /** Ranks whose blocks a peer told of before their worker came. */
+  /** Holders of ranks whose engine has said nothing yet: a peer may have told of their blocks. */
   readonly #orphans = new Map<bigint, Map<number, Holder>>();
   readonly #holders = new Map<bigint, Map<number, Holder>>();
   readonly #adapters = new Set<string>();
@@ -89,11 +89,7 @@ export class WorkerFeeds {
 
   forget(workerId: bigint): void {
     for (const [dpRank, feed] of this.#feeds.get(workerId) ?? []) this.#drop(workerId, dpRank, feed);
-    for (const [dpRank, holder] of this.#orphans.get(workerId) ?? []) {
-      this.#options.index.detach(holder);
-      this.#options.holderChanged({ workerId, dpRank }, undefined);
-    }
-    this.#orphans.delete(workerId);
+    for (const dpRank of this.#orphans.get(workerId)?.keys() ?? []) this.#dropOrphan({ workerId, dpRank });
   }
 
   async close(): Promise<void> {
@@ -134,6 +130,8 @@ export class WorkerFeeds {
       this.#feeds.set(workerId, feeds);
     }
     feeds.set(rank.dpRank, { endpoint, replayEndpoint, feed, source });
+    // Decisions may be noted of the rank before its engine has said anything.
+    this.holderOf(rank);
     await source.opened;
   }
 
@@ -143,6 +141,13 @@ export class WorkerFeeds {
     ranks?.delete(dpRank);
     if (ranks?.size === 0) this.#orphans.delete(workerId);
     return holder;
+  }
+
+  #dropOrphan(rank: WorkerRank): void {
+    const holder = this.#adopt(rank);
+    if (holder === undefined) return;
+    this.#options.index.detach(holder);
+    this.#options.holderChanged(rank, undefined);
   }
 
   #note(rank: WorkerRank, holder: Holder, isThere: boolean): void {
@@ -168,6 +173,7 @@ export class WorkerFeeds {
     const feeds = this.#feeds.get(workerId);
     feeds?.delete(dpRank);
     if (feeds?.size === 0) this.#feeds.delete(workerId);
+    this.#dropOrphan({ workerId, dpRank });
     const closing = Promise.all([feed.close(), source.close()]);
     this.#closing.add(closing);
     closing

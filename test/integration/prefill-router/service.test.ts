@@ -230,7 +230,14 @@ describe("the prefill router's service", () => {
     await drop(first.url, `/reservations/${id}`);
     await agree(loads(0, 0, 0));
     expect((await drop(second.url, `/reservations/${id}`)).status).toBe(404);
-    await drop(first.url, `/replica_sync/nothing`);
+    // Who did not book it may advance and end it too.
+    await post(first.url, "/select_and_reserve", { token_ids: tokens, selection_id: "other" });
+    await agree({ active_requests: 1, potential_prefill_tokens: 16 });
+    await post(second.url, "/reservations/other/prefill_complete", {});
+    await agree({ active_requests: 1, potential_prefill_tokens: 0 });
+    await drop(second.url, "/reservations/other");
+    await agree(loads(0, 0, 0));
+    expect((await drop(first.url, "/reservations/other")).status).toBe(404);
     expect((await post(first.url, "/replica_sync/deregister_peer", { endpoint })).status).toBe(200);
     expect((await post(first.url, "/replica_sync/deregister_peer", { endpoint })).status).toBe(404);
   });
