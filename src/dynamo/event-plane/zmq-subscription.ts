@@ -19,8 +19,7 @@ const highWaterMark = { publisher: 10_000, broker: 100_000 };
 const maxMessageBytes = 8 * 1024 * 1024;
 const reconnectMs = 100;
 const maxReconnectMs = 2000;
-/** Messages between two looks at the clock, and how long a flood may hold the event loop: what is queued is received without a turn of it. */
-const flood = 16;
+/** How long a flood may hold the event loop: what is queued is received without a turn of it. */
 const floodMs = 3;
 
 export interface ZmqSubscriptionOptions {
@@ -150,8 +149,8 @@ export class ZmqSubscription implements EventSubscription {
   /** One promise a message is the library's price; a worker sends one message an engine step. */
   async #receive(): Promise<void> {
     let turnMs = performance.now();
-    for (let count = 1; !this.#isClosed; count++) {
-      if (count % flood === 0 && performance.now() - turnMs > floodMs) {
+    while (!this.#isClosed) {
+      if (performance.now() - turnMs > floodMs) {
         await new Promise(setImmediate);
         turnMs = performance.now();
       }

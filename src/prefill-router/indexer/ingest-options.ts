@@ -27,8 +27,8 @@ export const ingestDefaults: IngestLimits = {
   degradedRetryMs: 30_000,
   settleMs: 1000,
   sliceMs: 3,
-  inlineBytes: 64 * 1024,
-  buffer: { events: 16_384, bytes: 16 * 1024 * 1024 },
+  inlineBytes: 16 * 1024,
+  buffer: { events: 16_384, bytes: 16 * 1024 * 1024, totalBytes: 512 * 1024 * 1024 },
 };
 
 export interface KvEventIngestOptions {

@@ -7,16 +7,20 @@
 import type { Holder } from "../../data/prefix-index/kv-index.ts";
 import { MalformedMessage } from "../../dynamo/encoding/value-reader.ts";
 import type { EventSourceRecord } from "../../dynamo/records.ts";
+import { isLoggedAt } from "../../telemetry/log.ts";
 import type { WorkerRank } from "../contracts.ts";
 import { ApplyAnswer, CheckAnswer } from "./answer-jobs.ts";
 import { EventApplier } from "./event-applier.ts";
 import { createIngestCounters, type IngestCounters } from "./ingest-counters.ts";
 import { type IngestLimits, ingestDefaults, type KvEventIngestOptions, type SourceStatus } from "./ingest-options.ts";
 import { LiveMessage } from "./live-message.ts";
-import { RankSource, type WaitingMessage } from "./rank-source.ts";
+import { RankSource, type WaitingMessage, type WaitingTotal } from "./rank-source.ts";
 import { RecoveryLane } from "./recovery-lane.ts";
 import { type RecoveryBytes, RecoveryError } from "./recovery-query.ts";
 import { type SlicedJob, TimeSlicer } from "./time-slicer.ts";
+
+/** Readers kept for the next message that is worked off in slices; their arrays may have grown to megabytes. */
+const maxIdle = 2;
 
 /** Recoveries in a row for one hole before it is gone over. */
 const maxRounds = 3;
@@ -28,7 +32,9 @@ export class KvEventIngest {
   readonly #slicer: TimeSlicer;
   readonly #lane: RecoveryLane;
   readonly #live: LiveMessage;
-  readonly #drain: LiveMessage;
+  /** For messages that are worked off in slices, several at a time. */
+  readonly #idle: LiveMessage[];
+  readonly #waitingTotal: WaitingTotal;
   readonly #byPublisher: Map<bigint, RankSource>;
   readonly #byRank: Map<string, RankSource>;
   #isClosed: boolean;
@@ -39,8 +45,9 @@ export class KvEventIngest {
     this.#limits = { ...ingestDefaults, ...options.limits };
     this.#slicer = new TimeSlicer(this.#limits.sliceMs, () => performance.now());
     this.#lane = new RecoveryLane(this.#limits.concurrentRecoveries);
-    this.#live = new LiveMessage(new EventApplier(options.index, this.counters), this.counters);
-    this.#drain = new LiveMessage(new EventApplier(options.index, this.counters), this.counters);
+    this.#live = this.#createMessage();
+    this.#idle = [];
+    this.#waitingTotal = { bytes: 0 };
     this.#byPublisher = new Map();
     this.#byRank = new Map();
     this.#isClosed = false;
@@ -57,11 +64,33 @@ export class KvEventIngest {
     const key = rankKey(record);
     const older = this.#byRank.get(key);
     if (older !== undefined) this.#remove(older, key);
-    const source = new RankSource(record, this.#options.index.attach());
+    const holder = this.#attach(record);
+    if (holder === undefined) return;
+    const source = new RankSource(record, holder, this.#waitingTotal);
     this.#byPublisher.set(record.publisherId, source);
     this.#byRank.set(key, source);
     this.#options.holderChanged(source.record, source.holder);
     if (source.isRecoverable) this.#recover(source, undefined);
+  }
+
+  /** Undefined where the index has no room for another rank: requests then reach it by its load alone. */
+  #attach(rank: WorkerRank): Holder | undefined {
+    try {
+      return this.#options.index.attach();
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      const count = ++this.counters.dropped["index-full"];
+      if (isLoggedAt(count))
+        this.#options.log.error(
+          { error, count, workerId: String(rank.workerId), dpRank: rank.dpRank },
+          "the index takes no more ranks",
+        );
+      return undefined;
+    }
+  }
+
+  #createMessage(): LiveMessage {
+    return new LiveMessage(this.#applier(), this.counters);
   }
 
   /** What it told is forgotten. */
@@ -156,7 +185,7 @@ export class KvEventIngest {
 
   #refuse(source: RankSource, reason: "malformed" | "foreign-events"): void {
     const count = ++this.counters.dropped[reason];
-    if ((count & (count - 1)) !== 0) return;
+    if (!isLoggedAt(count)) return;
     const { fault } = this.#live;
     this.#options.log.warn(
       { reason, count, ...rankFields(source), ...(reason === "malformed" ? { fault } : {}) },
@@ -341,6 +370,7 @@ export class KvEventIngest {
     source.sortWaiting();
     let current: WaitingMessage | undefined;
     let acceptsGap = false;
+    const message = this.#idle.pop() ?? this.#createMessage();
     const step = (deadlineMs: number): boolean => {
       if (source.state !== "draining") return true;
       if (current === undefined) {
@@ -349,10 +379,10 @@ export class KvEventIngest {
           this.#wentLive(source);
           return true;
         }
-        this.#drain.open(current.payload);
+        message.open(current.payload);
         acceptsGap = source.isRecoverable && source.rounds >= maxRounds;
       }
-      const progress = this.#drain.step(source, deadlineMs, acceptsGap);
+      const progress = message.step(source, deadlineMs, acceptsGap);
       if (progress === "gap") {
         this.counters.gaps++;
         if (source.isRecoverable) {
@@ -370,7 +400,10 @@ export class KvEventIngest {
       .run({ step })
       .catch((error: unknown) =>
         this.#options.log.error({ error, ...rankFields(source) }, "KV events cannot be applied"),
-      );
+      )
+      .finally(() => {
+        if (this.#idle.length < maxIdle) this.#idle.push(message);
+      });
   }
 
   #wentLive(source: RankSource): void {

@@ -16,7 +16,7 @@ import type { RankSource } from "./rank-source.ts";
 export type MessageCheck = "fine" | "malformed" | "foreign-events" | "empty";
 export type MessageProgress = "done" | "gap" | "more";
 
-const stride = 32;
+const stride = 8;
 /** Events of that many bytes are looked at the clock for, however few they are. */
 const strideBytes = 32 * 1024;
 

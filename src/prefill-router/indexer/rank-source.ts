@@ -26,6 +26,13 @@ export interface WaitingMessage {
 export interface BufferLimits {
   readonly events: number;
   readonly bytes: number;
+  /** Of all sources together. */
+  readonly totalBytes: number;
+}
+
+/** What waits of all sources. */
+export interface WaitingTotal {
+  bytes: number;
 }
 
 export class RankSource implements RankIdentity {
@@ -46,10 +53,11 @@ export class RankSource implements RankIdentity {
   rounds: number;
   timer: NodeJS.Timeout | undefined;
   readonly waiting: WaitingMessage[];
+  readonly #total: WaitingTotal;
   #waitingEvents: number;
   #waitingBytes: number;
 
-  constructor(record: EventSourceRecord, holder: Holder) {
+  constructor(record: EventSourceRecord, holder: Holder, total: WaitingTotal) {
     this.record = record;
     this.workerLow = Number(record.workerId & 0xffff_ffffn);
     this.workerHigh = Number(record.workerId >> 32n);
@@ -63,6 +71,7 @@ export class RankSource implements RankIdentity {
     this.rounds = 0;
     this.timer = undefined;
     this.waiting = [];
+    this.#total = total;
     this.#waitingEvents = 0;
     this.#waitingBytes = 0;
   }
@@ -74,10 +83,9 @@ export class RankSource implements RankIdentity {
   /** Copies the payload. Returns how many events had to go to keep the bounds. */
   wait(payload: Buffer, firstEventId: number, events: number, limits: BufferLimits): number {
     this.waiting.push({ payload: Buffer.from(payload), firstEventId, events });
-    this.#waitingEvents += events;
-    this.#waitingBytes += payload.length;
+    this.#count(events, payload.length);
     let lost = 0;
-    while (this.waiting.length > 0 && (this.#waitingEvents > limits.events || this.#waitingBytes > limits.bytes)) {
+    while (this.waiting.length > 0 && this.#isOver(limits)) {
       lost += this.takeWaiting()?.events ?? 0;
     }
     return lost;
@@ -91,21 +99,28 @@ export class RankSource implements RankIdentity {
   takeWaiting(): WaitingMessage | undefined {
     const message = this.waiting.shift();
     if (message === undefined) return undefined;
-    this.#waitingEvents -= message.events;
-    this.#waitingBytes -= message.payload.length;
+    this.#count(-message.events, -message.payload.length);
     return message;
   }
 
   /** What was taken last, for another time. */
   putBack(message: WaitingMessage): void {
     this.waiting.unshift(message);
-    this.#waitingEvents += message.events;
-    this.#waitingBytes += message.payload.length;
+    this.#count(message.events, message.payload.length);
   }
 
   discardWaiting(): void {
     this.waiting.length = 0;
-    this.#waitingEvents = 0;
-    this.#waitingBytes = 0;
+    this.#count(-this.#waitingEvents, -this.#waitingBytes);
+  }
+
+  #count(events: number, bytes: number): void {
+    this.#waitingEvents += events;
+    this.#waitingBytes += bytes;
+    this.#total.bytes += bytes;
+  }
+
+  #isOver({ events, bytes, totalBytes }: BufferLimits): boolean {
+    return this.#waitingEvents > events || this.#waitingBytes > bytes || this.#total.bytes > totalBytes;
   }
 }

@@ -1,4 +1,7 @@
-/** Runs long work in slices on the event loop: each at most `sliceMs`, with whatever else waits in between. One job after the other. */
+/**
+ * Runs long work in slices on the event loop: each at most `sliceMs`, with whatever else waits in between. The jobs take turns, so that what one
+ * worker sends does not hold up what the others do.
+ */
 
 export interface SlicedJob {
   /** Works until `deadlineMs` (of the slicer's clock) and says whether it is done. May throw: then the job is over. */
@@ -63,9 +66,10 @@ export class TimeSlicer {
     const first = this.#queue[0];
     if (first === undefined) return false;
     try {
-      if (!first.job.step(deadlineMs)) return true;
+      const isDone = first.job.step(deadlineMs);
       this.#queue.shift();
-      first.resolve();
+      if (isDone) first.resolve();
+      else this.#queue.push(first);
     } catch (error) {
       this.#queue.shift();
       first.reject(error);

@@ -21,7 +21,7 @@ export interface RequestHints {
 type Members = Readonly<Record<string, unknown>>;
 
 /** Nothing sensible is longer; a longer one holds token ids, which are not read here. */
-const maxNvextBytes = 8 * 1024 * 1024;
+const maxNvextBytes = 4 * 1024 * 1024;
 const maxTaints = 64;
 const maxU32 = 0xffff_ffff;
 

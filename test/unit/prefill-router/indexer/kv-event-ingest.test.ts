@@ -250,7 +250,7 @@ describe("a gap", () => {
   });
 
   it("keeps a bounded number of live events and asks again for those it had to let go", async () => {
-    const { lab, question } = await gapped({ buffer: { events: 3, bytes: 1e6 } });
+    const { lab, question } = await gapped({ buffer: { events: 3, bytes: 1e6, totalBytes: 1e6 } });
     for (let id = 5; id <= 10; id++) lab.say(7n, store(id, id));
     expect(lab.ingest.counters.dropped.overflow).toBe(4);
     question.answer(since([store(2, 2), store(3, 3), store(4, 4)], 4));
