@@ -1,7 +1,7 @@
 /**
  * Whether and how a request carries its token ids to Dynamo's frontend (`nvext.token_data`), as edits of the body's bytes. Whatever a client sent
  * there never passes: the frontend would compute it instead of the prompt that was routed, and for a batch in place of every prompt. Nothing is
- * ever added but the ids: the frontend refuses an unknown member of nvext. An empty list would be a prompt of nothing, so it is never written.
+ * ever added but the ids, for the frontend refuses an unknown member of nvext, and what is for the picker alone is taken out. An empty list would be a prompt of nothing, so it is never written.
  */
 
 export interface Range {
@@ -25,8 +25,11 @@ export interface TokenDataFacts {
   readonly nvext: Range | undefined;
 }
 
-const name = "token_data";
-const nothing = Buffer.alloc(0);
+/** What a client may not say, and what it says to the picker alone: Dynamo 1.6's frontend refuses do_not_queue as unknown. */
+const ours: ReadonlySet<unknown> = new Set(["token_data", "do_not_queue"]);
+const opening = Buffer.from("{");
+const separator = Buffer.from(",");
+const closing = Buffer.from("}");
 
 /** `ids` only where they may stand in for the prompt (isAuthoritative). `body` is valid JSON. */
 export function planTokenData(body: Buffer, facts: TokenDataFacts, ids: Uint32Array | undefined): TokenDataPlan {
@@ -42,15 +45,24 @@ export function planTokenData(body: Buffer, facts: TokenDataFacts, ids: Uint32Ar
     return inject([{ ...nvext, bytes: spelt('{"token_data":', injected, "}") }]);
   }
   if (body[nvext.start] !== openBrace) return { kind: "leave", reason: "nvext is not an object" };
-  const [sent, ...others] = membersNamed(body, nvext, name);
-  if (others.length > 0)
-    return { kind: "leave", reason: "token_data stands in nvext twice, which the frontend refuses" };
-  if (injected === undefined) {
-    if (sent === undefined) return { kind: "leave", reason: "no ids that may stand in for the prompt" };
-    return { kind: "edit", isInjected: false, edits: [{ ...sent.removal, bytes: nothing }] };
+  const members = membersOf(body, nvext);
+  const kept = members.filter((member) => !ours.has(member.name));
+  if (kept.length === members.length) {
+    return injected === undefined
+      ? { kind: "leave", reason: "no ids that may stand in for the prompt" }
+      : inject([insertion(body, nvext, '"token_data":', injected, "")]);
   }
-  if (sent === undefined) return inject([insertion(body, nvext, '"token_data":', injected, "")]);
-  return inject([{ ...sent.value, bytes: spelt("", injected, "") }]);
+  const edit = { ...nvext, bytes: rebuilt(body, kept, injected) };
+  return { kind: "edit", isInjected: injected !== undefined, edits: [edit] };
+}
+
+/** The object with the kept members as they were sent, and the ids. */
+function rebuilt(body: Buffer, kept: readonly Member[], ids: Uint32Array | undefined): Buffer {
+  const parts: Buffer[] = [];
+  for (const { start, end } of kept) parts.push(body.subarray(start, end));
+  if (ids !== undefined) parts.push(spelt('"token_data":', ids, ""));
+  const separated = parts.flatMap((part, index) => (index === 0 ? [part] : [separator, part]));
+  return Buffer.concat([opening, ...separated, closing]);
 }
 
 function inject(edits: readonly TokenDataEdit[]): TokenDataPlan {
@@ -97,30 +109,21 @@ const quote = 0x22;
 const backslash = 0x5c;
 const comma = 0x2c;
 
-interface Member {
-  readonly value: Range;
-  /** The member with one comma beside it. */
-  readonly removal: Range;
+/** From the quote of the name to the end of the value. */
+interface Member extends Range {
+  readonly name: unknown;
 }
 
-/** Members of an object with that name, however it is spelt. */
-function membersNamed(body: Buffer, object: Range, wanted: string): readonly Member[] {
+function membersOf(body: Buffer, object: Range): readonly Member[] {
   const found: Member[] = [];
-  let previousEnd: number | undefined;
   let at = afterSpace(body, object.start + 1);
   while (at < object.end && body[at] === quote) {
-    const start = at;
-    const nameEnd = stringEnd(body, start);
-    const valueStart = afterSpace(body, afterSpace(body, nameEnd) + 1);
-    const value = { start: valueStart, end: valueEnd(body, valueStart) };
-    const after = afterSpace(body, value.end);
-    at = body[after] === comma ? afterSpace(body, after + 1) : after;
-    if (JSON.parse(body.toString("utf8", start, nameEnd)) === wanted) {
-      const isLast = body[after] !== comma;
-      const removal = isLast ? { start: previousEnd ?? start, end: value.end } : { start, end: at };
-      found.push({ value, removal });
-    }
-    previousEnd = value.end;
+    const nameEnd = stringEnd(body, at);
+    const end = valueEnd(body, afterSpace(body, afterSpace(body, nameEnd) + 1));
+    found.push({ start: at, end, name: JSON.parse(body.toString("utf8", at, nameEnd)) });
+    const next = afterSpace(body, end);
+    if (body[next] !== comma) break;
+    at = afterSpace(body, next + 1);
   }
   return found;
 }
