@@ -2,6 +2,7 @@
  * The running picker before Dynamo peers: asked over ext_proc as a gateway in full duplex asks, and looked into through its debug pages. What a
  * frontend would answer is said by the test, since peers serve nothing.
  */
+import { randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -112,6 +113,12 @@ export interface DiscoveryView {
   }[];
 }
 
+export interface Match {
+  readonly workerId: string;
+  readonly dpRank: number;
+  readonly deviceBlocks: number;
+}
+
 export interface Picking {
   readonly child: Child<EppPorts>;
   readonly frontend: string;
@@ -119,9 +126,11 @@ export interface Picking {
   ask(ask?: Ask): Promise<Asked>;
   /** Asks and waits for the plan; fails when it is refused. */
   plan(ask?: Ask): Promise<Sent>;
-  /** Asks again until the answer is one that `wanted` accepts; what else was planned is cancelled. */
+  /** Asks again until the answer is one that `wanted` accepts. All that is planned is cancelled. */
   planUntil(what: string, ask: Ask, wanted: (asked: Asked) => boolean, deadlineMs?: number): Promise<Asked>;
   begin(ask?: Ask): Pending;
+  /** Where a prompt of these tokens goes now, and how many of its blocks are known to be there. Nothing stays booked. */
+  matchOf(tokens: readonly number[]): Promise<Match>;
   readonly isReady: () => Promise<boolean>;
   sets(): Promise<readonly SetView[]>;
   /** The only set there is. */
@@ -208,12 +217,22 @@ export async function startPicking(site: PeerSite, options: PickingOptions = {})
         what,
         async () => {
           const asked = await ask(request);
-          if (wanted(asked)) return asked;
           if (asked.kind === "sent") asked.cancel();
-          return undefined;
+          return wanted(asked) ? asked : undefined;
         },
         deadlineMs,
       ),
+    async matchOf(tokens) {
+      const requestId = randomUUID();
+      const asked = await ask({ tokens, headers: { "x-request-id": requestId } });
+      if (asked.kind === "refused") throw new Error(`refused: ${JSON.stringify(asked.refusal)}`);
+      asked.cancel();
+      const [decision] = await debug<readonly Decision[]>(`decisions/${requestId}`);
+      const leg = decision?.plan.prefill ?? decision?.plan.decode;
+      if (leg === undefined) throw new Error(`no decision about ${requestId}`);
+      const { workerId, dpRank, deviceBlocks } = leg;
+      return { workerId, dpRank, deviceBlocks };
+    },
     isReady,
     sets,
     async set() {
@@ -253,6 +272,11 @@ export async function startPicking(site: PeerSite, options: PickingOptions = {})
     },
     close,
   };
+}
+
+/** Of the decision log. */
+interface Decision {
+  readonly plan: { readonly prefill?: Match; readonly decode: Match };
 }
 
 function configOf({ discovery, router }: PickingOptions): unknown {
