@@ -101,7 +101,7 @@ describe("an honest worker beside one that lies", () => {
     expect(ingest.sources().find(({ workerId }) => workerId === rogue)?.state).toBe("draining");
     ingest.workerGone(rogue);
     say(ingest, honest, chain(honest, 2, 1001, 1));
-    expect(held(ingest, index, honest)).toBe(1001);
+    await until(() => held(ingest, index, honest) === 1001);
   });
 
   it("bounds what waits of all sources together", () => {
