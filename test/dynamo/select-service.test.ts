@@ -208,14 +208,11 @@ describe("the service beside Dynamo's, with other settings", () => {
         (
           (await ask(url, { method: "GET", path: "/loads" })).body as readonly { readonly loads: readonly object[] }[]
         )[0]?.loads;
-      for (const [from, to] of [
-        [pair.theirs, pair.ours],
-        [pair.ours, pair.theirs],
-      ] as const) {
-        let ids = 0;
-        // Until the sockets are connected nothing is heard.
-        const id = await until(async () => {
-          const selection_id = `${from === pair.ours ? "o" : "t"}${ids++}`;
+      let ids = 0;
+      // Until the sockets of that way are connected nothing is heard.
+      const heardBooking = (from: string, to: string): Promise<string> =>
+        until(async () => {
+          const selection_id = `b${ids++}`;
           await ask(from, post("/select_and_reserve", { token_ids: prompt, selection_id }));
           await new Promise((resolve) => setTimeout(resolve, 50));
           const output = await ask(to, post(`/reservations/${selection_id}/output_block`, {}));
@@ -223,6 +220,17 @@ describe("the service beside Dynamo's, with other settings", () => {
           await ask(from, { method: "DELETE", path: `/reservations/${selection_id}` });
           return undefined;
         });
+      for (const [from, to] of [
+        [pair.theirs, pair.ours],
+        [pair.ours, pair.theirs],
+      ] as const) {
+        await ask(from, { method: "DELETE", path: `/reservations/${await heardBooking(from, to)}` });
+      }
+      for (const [from, to] of [
+        [pair.theirs, pair.ours],
+        [pair.ours, pair.theirs],
+      ] as const) {
+        const id = await heardBooking(from, to);
         await ask(from, post(`/reservations/${id}/output_block`, {}));
         const agreed = async (expected: object): Promise<unknown> =>
           await until(async () => {

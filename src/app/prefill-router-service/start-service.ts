@@ -78,6 +78,7 @@ export async function startPrefillRouterService(options: ServiceOptions): Promis
       replicaPort: mesh?.port,
       async close(graceMs = defaultGraceMs) {
         stopping.abort();
+        replicas.close();
         const closed = server.close(graceMs);
         // What waits in a queue is refused now, and its answer still goes out.
         await service.close();

@@ -105,7 +105,7 @@ export class Catalogue {
     if (known.blockSize !== blockSize) {
       return `block_size mismatch for ${known.label}: existing=${known.blockSize} requested=${blockSize}`;
     }
-    if (known.isEagle !== isEagle) {
+    if (known.isSettled && known.isEagle !== isEagle) {
       return `is_eagle mismatch for ${known.label}: existing=${known.isEagle} requested=${isEagle}`;
     }
     return known;
@@ -150,11 +150,22 @@ export class Catalogue {
     const reasons = missingFacts(record, profile.classes.some(hasQueue), settings.config.useKvEvents);
     if (reasons.length > 0) return { partition: undefined, reasons };
     const { modelName, routingGroup, blockSize = 0, isEagle = false } = record;
+    this.#dropUnsettled(modelName, routingGroup, blockSize);
     const partition = this.ensurePartition(modelName, routingGroup, blockSize, isEagle);
+    if (typeof partition !== "string" && !partition.isSettled) partition.settle(isEagle);
     const conflict = typeof partition === "string" ? partition : this.#endpointFault(record);
     if (conflict === undefined && typeof partition !== "string") return { partition, reasons: [] };
     this.#log.warn({ worker: record.workerId.toString(), conflict }, "a worker cannot be chosen");
     return { partition: undefined, reasons: [`reconciliation failed: ${conflict}`] };
+  }
+
+  /** What a peer told of blocks of another size is no use to the workers that come. */
+  #dropUnsettled(modelName: string, routingGroup: string, blockSize: number): void {
+    const key = keyOf(modelName, routingGroup);
+    const known = this.#partitions.get(key);
+    if (known === undefined || known.isSettled || known.blockSize === blockSize) return;
+    this.#partitions.delete(key);
+    known.close().catch((error: unknown) => this.#log.error({ error }, "a partition could not be closed"));
   }
 
   #endpointFault(record: WorkerRecord): string | undefined {

@@ -51,11 +51,13 @@ export class Partition {
   readonly modelName: string;
   readonly routingGroup: string;
   readonly blockSize: number;
-  readonly isEagle: boolean;
+  isEagle: boolean;
+  /** A worker has stood in it: its kind of blocks is certain. What a peer's dump made is not settled yet. */
+  isSettled = false;
   readonly router: PrefillRouter;
   readonly prefill: WorkerStage;
   readonly decode: WorkerStage;
-  readonly scope: PromptScope;
+  scope: PromptScope;
   readonly counters: EventCounters = createEventCounters();
   readonly #log: LoggedIndex | undefined;
   readonly #index: RouterIndex | undefined;
@@ -106,6 +108,12 @@ export class Partition {
         holderChanged: (rank, holder) => this.#holderChanged(rank, holder),
       });
     }
+  }
+
+  settle(isEagle: boolean): void {
+    this.isSettled = true;
+    this.isEagle = isEagle;
+    this.scope = { ...this.scope, isEagle };
   }
 
   /** As Dynamo writes it into messages. */

@@ -16,6 +16,9 @@ export interface ReplicasOptions {
   readonly now: () => number;
 }
 
+/** Of one partition; beyond it the oldest are taken for ended. */
+const maxMirrored = 65_536;
+
 interface Mirrored {
   readonly booking: StageBooking;
   readonly sinceMs: number;
@@ -27,13 +30,15 @@ export class Replicas {
   readonly #mirrored = new Map<string, Map<string, Mirrored>>();
   /** Events of partitions, workers or block sizes that are not known here. */
   unknown = 0;
+  #isClosed = false;
 
   constructor(options: ReplicasOptions) {
     this.#options = options;
   }
 
   follow(partition: Partition): void {
-    const tell = (bookingId: string, workerId: bigint, dpRank: number, change: ReplicaChange, lora?: string): void =>
+    const tell = (bookingId: string, workerId: bigint, dpRank: number, change: ReplicaChange, lora?: string): void => {
+      if (this.#isClosed) return;
       this.#options.publish({
         modelName: partition.modelName,
         routingGroup: partition.routingGroup,
@@ -44,6 +49,7 @@ export class Replicas {
         loraName: lora,
         change,
       });
+    };
     partition.decode.observe({
       booked: (booking, rank, request, prefillTokens) => {
         const { trackPrefillTokens, trackActiveBlocks } = request.settings;
@@ -61,7 +67,13 @@ export class Replicas {
     });
   }
 
+  /** Tells no more: what was booked here runs on, and ends by a word to a peer or by age. */
+  close(): void {
+    this.#isClosed = true;
+  }
+
   heard(event: ReplicaEvent): void {
+    if (this.#isClosed) return;
     const { modelName, routingGroup, blockSize, bookingId, workerId, change } = event;
     const partition = this.#options.service.catalogue.partition(modelName, routingGroup);
     if (partition === undefined || partition.blockSize !== blockSize || !partition.decode.workers.has(workerId)) {
@@ -119,11 +131,11 @@ export class Replicas {
     partition.router.capacityChanged();
   }
 
-  /** The stage has ended them by now. */
+  /** The stage has ended those of age by now. */
   #forgetOld(key: string, nowMs: number): void {
     const known = this.#bookings(key);
     for (const [id, { booking, sinceMs }] of known) {
-      if (nowMs - sinceMs < this.#options.expiryMs) break;
+      if (nowMs - sinceMs < this.#options.expiryMs && known.size < maxMirrored) break;
       known.delete(id);
       this.#options.service.reservations.unmirror(id, key);
       booking.free();

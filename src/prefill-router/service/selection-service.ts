@@ -4,17 +4,18 @@
  */
 import { randomUUID } from "node:crypto";
 import type { RouterConfigOverride } from "../config.ts";
-import type { Plan, PlanOutcome, PlanRequest, RankLoad, RouterWorker } from "../contracts.ts";
-import type { StageRequest } from "../stage.ts";
+import type { Plan, PlanOutcome, PlanRequest, RouterWorker } from "../contracts.ts";
 import { BadRequest } from "./body.ts";
 import { Catalogue, type CatalogueOptions, keyOf } from "./catalogue.ts";
+import { loadsAnswer, overlapScores, potentialLoads } from "./load-answers.ts";
 import type { Partition, RankOverlap } from "./partition.ts";
 import { type PendingBounds, PendingSelections } from "./pending-selections.ts";
-import { blocksOf, type HashedPrompt, hashBooking, hashPrompt } from "./prompt.ts";
+import { type HashedPrompt, hashBooking, hashPrompt } from "./prompt.ts";
 import { refusalOf } from "./refusals.ts";
 import type { PartitionRequest, ReservationRequest, SelectionRequest } from "./requests.ts";
 import { Reservations } from "./reservations.ts";
 import { effectivePrefillTokens, selectionAnswer } from "./selection-answer.ts";
+import { steering } from "./steering.ts";
 import { hasRank, shownWorker, type WorkerRecord } from "./worker-record.ts";
 
 export interface SelectionServiceOptions extends CatalogueOptions {
@@ -142,53 +143,19 @@ export class SelectionService {
   loads(modelName: string | undefined, routingGroup: string | undefined): readonly Answer[] {
     return this.catalogue
       .partitions()
+      .filter((partition) => partition.isSettled)
       .filter((partition) => modelName === undefined || partition.modelName === modelName)
       .filter((partition) => routingGroup === undefined || partition.routingGroup === routingGroup)
-      .map((partition) => {
-        const { queue } = partition.router.snapshot();
-        return {
-          model_name: partition.modelName,
-          routing_group: partition.routingGroup,
-          loads: [...partition.decode.loads(), ...partition.prefill.loads()].map(shownLoad),
-          pending_count: queue.reduce((sum, { requests }) => sum + requests, 0),
-          pending_isl_tokens: queue.reduce((sum, { rawTokens }) => sum + rawTokens, 0),
-        };
-      });
+      .map(loadsAnswer);
   }
 
   potentialLoads(request: PartitionRequest): readonly Answer[] {
-    const partition = this.#ready(request);
-    const hashed = hashPrompt(request.prompt, partition.scope);
-    const stageRequest: StageRequest = {
-      isl: hashed.isl,
-      sequenceHashes: hashed.tracking,
-      matches: partition.match(hashed.chain).matches,
-      loraName: undefined,
-      expectedOutputTokens: undefined,
-      allowedWorkerIds: undefined,
-      pinned: undefined,
-      preferred: undefined,
-      constraints: undefined,
-      settings: this.#options.settings.settingsOf("aggregated", request.override),
-    };
-    const { decode, prefill } = partition;
-    return [...decode.potentialLoads(stageRequest), ...prefill.potentialLoads(stageRequest)].map(shownLoad);
+    const settings = this.#options.settings.settingsOf("aggregated", request.override);
+    return potentialLoads(this.#ready(request), request, settings);
   }
 
   overlapScores(request: PartitionRequest): Answer {
-    const partition = this.#ready(request);
-    const { chain } = hashPrompt(request.prompt, partition.scope);
-    const { matches } = partition.match(chain);
-    const workers = [...partition.decode.workers.values(), ...partition.prefill.workers.values()];
-    return {
-      block_size: partition.blockSize,
-      num_blocks: blocksOf(request.prompt, partition.scope),
-      workers: partition
-        .overlaps(workers, matches)
-        .sort((a, b) => (a.workerId < b.workerId ? -1 : a.workerId > b.workerId ? 1 : a.dpRank - b.dpRank))
-        .map(shownOverlap),
-      shared_cache: { enabled: false, total_hit_blocks: 0, ranges: [], error: null },
-    };
+    return overlapScores(this.#ready(request), request);
   }
 
   async close(): Promise<void> {
@@ -391,27 +358,6 @@ export class SelectionService {
   }
 }
 
-/** A pin is the caller's word; a target is followed where it can be. */
-function steering(
-  { pinned, affinityTarget }: SelectionRequest,
-  partition: Partition,
-  allowed: ReadonlySet<bigint> | undefined,
-): Pick<PlanRequest, "pinned" | "preferred"> {
-  const { prefill } = partition;
-  const stage = (workerId: bigint): "prefill" | "decode" => (prefill.workers.has(workerId) ? "prefill" : "decode");
-  if (pinned !== undefined) {
-    if (allowed !== undefined && !allowed.has(pinned.workerId)) {
-      throw new BadRequest(400, `pinned worker ${pinned.workerId} is not in allowed worker set`);
-    }
-    return { pinned: { [stage(pinned.workerId)]: pinned } };
-  }
-  if (affinityTarget === undefined) return {};
-  const { workerId, dpRank } = affinityTarget;
-  if (dpRank !== undefined) return { preferred: { [stage(workerId)]: { workerId, dpRank } } };
-  const isThere = partition.decode.workers.has(workerId) || prefill.workers.has(workerId);
-  return isThere && allowed?.has(workerId) !== false ? { pinned: { [stage(workerId)]: affinityTarget } } : {};
-}
-
 function bookingOf(outcome: PlanOutcome) {
   if (outcome.kind === "refused") throw refusalOf(outcome.refusal);
   return outcome.plan.booking;
@@ -429,28 +375,5 @@ function reservationAnswer(partition: Partition, id: string, { workerId, endpoin
     worker_id: workerId,
     dp_rank: dpRank,
     endpoint: endpoint ?? "",
-  };
-}
-
-function shownLoad(load: RankLoad): Answer {
-  return {
-    worker_id: load.workerId,
-    dp_rank: load.dpRank,
-    potential_prefill_tokens: load.activePrefillTokens,
-    potential_decode_blocks: Math.round(load.activeDecodeBlocks),
-    active_requests: load.activeRequests,
-  };
-}
-
-function shownOverlap({ workerId, dpRank, device, host, disk }: RankOverlap): Answer {
-  return {
-    worker_id: workerId,
-    dp_rank: dpRank,
-    device_blocks: device,
-    host_pinned_blocks: host,
-    disk_blocks: disk,
-    host_pinned_extension_blocks: host - device,
-    disk_extension_blocks: disk - host,
-    shared_beyond_device_blocks: null,
   };
 }

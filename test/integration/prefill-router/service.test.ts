@@ -181,6 +181,14 @@ describe("the prefill router's service", () => {
       await engine.send(stored([9], 2n ** 63n + 3n, tokens.slice(8, 12)));
       return (await scoresOf(second.url)).workers[0]?.device_blocks === 3 ? true : undefined;
     });
+    const third = await start({ indexerPeers: [first.url] });
+    expect((await get(third.url, "/loads")).body).toEqual([]);
+    const eagle = { worker_id: 1, endpoint: "http://b", block_size: 4, is_eagle: true, kv_events_endpoint };
+    expect((await post(third.url, "/workers", eagle)).body).toMatchObject({ lifecycle: "schedulable" });
+    await drop(third.url, "/workers/1");
+    expect((await post(third.url, "/workers", { ...eagle, block_size: 8 })).body).toMatchObject({
+      not_schedulable_reasons: [expect.stringContaining("block_size mismatch")],
+    });
     await drop(second.url, "/workers/1");
     expect((await get(second.url, "/dump")).body).toEqual({ "default:default": { block_size: 4, events: [] } });
   });
@@ -238,6 +246,13 @@ describe("the prefill router's service", () => {
     await drop(second.url, "/reservations/other");
     await agree(loads(0, 0, 0));
     expect((await drop(first.url, "/reservations/other")).status).toBe(404);
+    // A service that stops ends nothing: its requests run on, and who asks a peer may end them.
+    await post(second.url, "/select_and_reserve", { token_ids: tokens, selection_id: "last" });
+    await agree({ active_requests: 1 });
+    await second.running.close();
+    await post(first.url, "/reservations/last/output_block", {});
+    expect(await loadsOf(first.url)).toMatchObject({ active_requests: 1, potential_decode_blocks: 5 });
+    expect((await drop(first.url, "/reservations/last")).status).toBe(200);
     expect((await post(first.url, "/replica_sync/deregister_peer", { endpoint })).status).toBe(200);
     expect((await post(first.url, "/replica_sync/deregister_peer", { endpoint })).status).toBe(404);
   });
