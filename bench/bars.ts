@@ -2,6 +2,8 @@
 
 export interface Bar {
   readonly limit: number;
+  /** The figure must not be below the limit; without this, not above. */
+  readonly isLeast?: true;
   /** The reference picker's figure, measured apart from this run; undefined where there is none. */
   readonly reference?: string;
 }
@@ -18,7 +20,19 @@ export const bars: ReadonlyMap<string, Bar> = new Map([
   ["held-1000-resident", { limit: 250, reference: "739" }],
   ["envoy-4k-p99", { limit: 4, reference: "10" }],
   ["envoy-64k-p99", { limit: 8, reference: "44" }],
+  ["kv-insert-shared", { limit: 10, isLeast: true }],
+  ["kv-match-shared", { limit: 10 }],
+  ["kv-block-bytes", { limit: 64 }],
+  ["recovery-msgpack-seconds", { limit: 10 }],
+  ["recovery-msgpack-p99", { limit: 20 }],
+  ["decision-4k-cpu", { limit: 300 }],
+  ["decision-4000-cpu", { limit: 1_200 }],
+  ["selection-256-cpu", { limit: 50 }],
 ]);
+
+export function meets(bar: Bar, value: number): boolean {
+  return bar.isLeast === true ? value >= bar.limit : value <= bar.limit;
+}
 
 /** Figures of the reference without a bar of ours. */
 export const referenceOnly: ReadonlyMap<string, string> = new Map([

@@ -1,5 +1,5 @@
 /** `npm run bench`: measures the picker, or two of them, and writes docs/performance.md. */
-import { writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -7,19 +7,28 @@ import { packageRoot } from "../src/app/envoy.ts";
 import { allocation } from "./allocation.ts";
 import { cpuPerStream } from "./cpu-per-stream.ts";
 import { decisionLatency } from "./decision-latency.ts";
+import { dynamoDecision } from "./dynamo-decision.ts";
+import { dynamoHitRate } from "./dynamo-hit-rate.ts";
+import { dynamoRecovery } from "./dynamo-recovery.ts";
+import { engineEvents } from "./engine-events.ts";
 import { envoyFirstByte } from "./envoy.ts";
 import { gatewayModes } from "./gateway-modes.ts";
 import { heldStreams } from "./held-streams.ts";
-import type { Context, Measurement, Run } from "./measurement.ts";
+import { kvDecoding } from "./kv-decoding.ts";
+import { kvIndex } from "./kv-index.ts";
+import type { Context, Measurement, Part, Run } from "./measurement.ts";
 import { createPeerStart, peerName } from "./peer.ts";
+import { prefillRouterPlan } from "./prefill-router-plan.ts";
+import { prefillRouterSelection } from "./prefill-router-selection.ts";
 import { setNice } from "./priority.ts";
-import { type Column, report, summary } from "./report.ts";
+import { type Column, type ReportInput, report, summary } from "./report.ts";
+import { dynamoPart, splitPage } from "./report-dynamo.ts";
 import { startSignalbox } from "./rig.ts";
 import { scraping } from "./scraping.ts";
 import { sseChunk } from "./sse-chunk.ts";
 import { transportComparison } from "./transports.ts";
 
-const measurements: readonly Measurement[] = [
+const ofPicker: readonly Measurement[] = [
   cpuPerStream,
   sseChunk,
   decisionLatency,
@@ -30,12 +39,25 @@ const measurements: readonly Measurement[] = [
   gatewayModes,
   transportComparison,
 ];
+/** In this process, and beside Dynamo's own code: another picker has no part in them. */
+const ofDynamo: readonly Measurement[] = [
+  kvIndex,
+  kvDecoding,
+  engineEvents,
+  prefillRouterSelection,
+  prefillRouterPlan,
+  dynamoDecision,
+  dynamoRecovery,
+  dynamoHitRate,
+];
+const measurements = [...ofPicker, ...ofDynamo];
 
-const help = `Usage: npm run bench -- [--quick] [--only NAME,...] [--runs N] [--nice=N] [--output FILE]
+const help = `Usage: npm run bench -- [--quick] [--part PART | --only NAME,...] [--runs N] [--nice=N] [--output FILE]
 
 Measures the picker on one core and writes docs/performance.md.
 
   --quick        one short run of each; writes nothing
+  --part PART    picker or dynamo: that part of the page alone
   --only NAMES   some of: ${measurements.map(({ name }) => name).join(", ")}; writes nothing
   --runs N       runs of each (default 5)
   --nice=N       nice value of what is measured for latency, -20 to 0 (default 0): for machines that others use, too
@@ -45,10 +67,16 @@ Environment:
   PEER_EPP       another picker to measure beside ours
   PEER_EPP_ARGS  its arguments, with {config} {endpoints} {grpcPort} {healthPort} {metricsPort} filled in
   ENVOY          the Envoy to use
+  DYNAMO_PYTHON  an interpreter with Dynamo's wheels (default what "make dynamo" installs; without it Dynamo's figures stay empty)
 `;
 
-function chosen(names: string | undefined): readonly Measurement[] {
-  if (names === undefined) return measurements;
+function partOf(name: string | undefined): Part | undefined {
+  if (name === undefined || name === "picker" || name === "dynamo") return name;
+  throw new Error(`--part: ${name} is neither picker nor dynamo`);
+}
+
+function chosen(names: string | undefined, part: Part | undefined): readonly Measurement[] {
+  if (names === undefined) return part === undefined ? measurements : part === "picker" ? ofPicker : ofDynamo;
   return names.split(",").map((name) => {
     const found = measurements.find((measurement) => measurement.name === name);
     if (found === undefined) throw new Error(`--only: no measurement is called ${name}`);
@@ -92,6 +120,7 @@ function readFlags() {
     options: {
       quick: { type: "boolean", default: false },
       only: { type: "string" },
+      part: { type: "string" },
       runs: { type: "string", default: "5" },
       nice: { type: "string", default: "0" },
       output: { type: "string" },
@@ -110,12 +139,14 @@ async function main(): Promise<void> {
   if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs: ${flags.runs} is no number of runs`);
   const nice = Number(flags.nice);
   if (!(nice >= -20 && nice <= 0)) throw new Error(`--nice: ${flags.nice} is not from -20 to 0`);
-  const selected = chosen(flags.only);
+  const part = partOf(flags.part);
+  const selected = chosen(flags.only, part);
   const loadBefore = loadavg()[0] ?? 0;
   const collected = candidates().map((candidate) => ({ ...candidate, runs: new Map<string, readonly Run[]>() }));
   // Both pickers of one measurement one after the other: what disturbs the machine for long disturbs both.
   for (const measurement of selected) {
     for (const { name, start, isOurs, runs: results } of collected) {
+      if (!isOurs && ofDynamo.includes(measurement)) continue;
       say(`${name}: ${measurement.what}`);
       const context: Context = {
         start,
@@ -132,7 +163,7 @@ async function main(): Promise<void> {
     }
   }
   const columns: Column[] = collected;
-  const input = {
+  const input: ReportInput = {
     measurements: selected,
     columns,
     runs,
@@ -145,9 +176,24 @@ async function main(): Promise<void> {
   const isWhole = !flags.quick && flags.only === undefined;
   if (isWhole || flags.output !== undefined) {
     const file = flags.output ?? join(packageRoot, "docs/performance.md");
-    await writeFile(file, report(input));
+    await writeFile(file, await pageOf(input, file));
     say(`wrote ${file}`);
   }
+}
+
+/** The parts that were measured anew; the other stays as it stands in the file. */
+async function pageOf(input: ReportInput, file: string): Promise<string> {
+  const before = splitPage(await readFile(file, "utf8").catch(() => ""));
+  const measured = (of: readonly Measurement[]): ReportInput => ({
+    ...input,
+    measurements: input.measurements.filter((each) => of.includes(each)),
+  });
+  const [picker, dynamo] = [measured(ofPicker), measured(ofDynamo)];
+  const parts = [
+    picker.measurements.length > 0 ? report(picker) : before.picker,
+    dynamo.measurements.length > 0 ? dynamoPart(dynamo) : before.dynamo,
+  ];
+  return parts.filter((part) => part !== "").join("\n");
 }
 
 main().catch((error: unknown) => {

@@ -7,6 +7,10 @@ export interface FigureSpec {
   readonly title: string;
   readonly unit: string;
   readonly digits: number;
+  /** The figure of the same run that Dynamo's own code had for the same work. */
+  readonly dynamo?: string;
+  /** More is better. */
+  readonly isRate?: true;
 }
 
 /** One run: a value for each figure by name; a figure that this picker cannot give is absent. */
@@ -21,6 +25,9 @@ export interface Context {
   readonly warmupMs: number;
   readonly progress: (text: string) => void;
 }
+
+/** Parts of the page: the picker as a process, and what it does before Dynamo workers. */
+export type Part = "picker" | "dynamo";
 
 export interface Measurement {
   readonly name: string;

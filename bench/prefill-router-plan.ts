@@ -1,18 +1,13 @@
 /** CPU time of PrefillRouter.plan() over real stages and the exact index, its books included: all that comes after tokens and hashes. */
 import { createKvIndex } from "../src/data/prefix-index/exact-kv-index.ts";
 import { createSettingsOf, defaultRouterConfig } from "../src/prefill-router/config.ts";
-import type {
-  Booking,
-  PlanOutcome,
-  PlanRequest,
-  PrefillRouter,
-  RouterWorker,
-} from "../src/prefill-router/contracts.ts";
+import type { PlanRequest, PrefillRouter } from "../src/prefill-router/contracts.ts";
 import { planDefaults, type RouterIndex } from "../src/prefill-router/plan/contracts.ts";
 import { createPrefillRouter } from "../src/prefill-router/plan/prefill-router.ts";
 import { syntheticProfile } from "../src/prefill-router/policy/policy-class.ts";
 import { createWorkerStage } from "../src/prefill-router/stage/worker-stage.ts";
 import { createTokenHasher } from "../src/tokens/block-hash.ts";
+import { booked, cpuOf, seeded, workerOf } from "./dynamo-fleet.ts";
 import { type Context, type Measurement, type Run, repeat } from "./measurement.ts";
 
 const workers = 64;
@@ -21,32 +16,6 @@ const promptBlocks = 128;
 const requestsPerWorker = 8;
 const calls = 4000;
 const waiting = 10_000;
-
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 0x1_0000_0000;
-  };
-}
-
-function workerOf(id: number, role: RouterWorker["role"]): RouterWorker {
-  return {
-    id: BigInt(id + 1) * 0x1_0000_0001n,
-    role,
-    dataParallelStartRank: 0,
-    dataParallelSize: 1,
-    totalKvBlocks: 20_000,
-    maxNumBatchedTokens: 8192,
-    taints: [],
-    stableRoutingId: undefined,
-    topologyDomains: new Map(),
-    kvTransferDomain: undefined,
-    kvTransferEnforcement: undefined,
-    kvTransferPreferredWeight: undefined,
-    loras: new Set(),
-  };
-}
 
 interface Fleet {
   readonly router: PrefillRouter;
@@ -93,24 +62,6 @@ function requestOf(id: number, random: () => number): PlanRequest {
   const isl = promptBlocks * blockSize + 7;
   const tokens = Uint32Array.from({ length: isl }, () => random() * 100_000);
   return { requestId: `r${id}`, isl, ...hasher.hash(tokens, { blockSize }) };
-}
-
-function booked(router: PrefillRouter, request: PlanRequest): Booking {
-  let booking: Booking | undefined;
-  router.plan(request, (outcome: PlanOutcome) => {
-    if (outcome.kind === "planned") booking = outcome.plan.booking;
-  });
-  if (booking === undefined) throw new Error("the request was not planned");
-  return booking;
-}
-
-/** Microseconds of CPU a call, the process's own collections included. */
-function cpuOf(count: number, call: (index: number) => void): number {
-  for (let index = 0; index < count / 4; index++) call(index);
-  const before = process.cpuUsage();
-  for (let index = 0; index < count; index++) call(index);
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / count;
 }
 
 function planCpu(mode: "aggregated" | "disaggregated", random: () => number) {

@@ -6,9 +6,10 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { defaultRouterConfig, stageSettings } from "../src/prefill-router/config.ts";
-import type { RouterWorker } from "../src/prefill-router/contracts.ts";
 import { createWorkerStage } from "../src/prefill-router/stage/worker-stage.ts";
 import type { Selected, StageRequest, WorkerStage } from "../src/prefill-router/stage.ts";
+import { cpuOf, seeded, workerOf } from "./dynamo-fleet.ts";
+import { interpreterWithWheels } from "./dynamo-wheels.ts";
 import { type Context, type Measurement, type Run, repeat } from "./measurement.ts";
 
 const workers = 256;
@@ -18,32 +19,6 @@ const promptBlocks = 128;
 const prefixes = 4;
 const requestsPerWorker = 8;
 const calls = 4000;
-
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return state / 0x1_0000_0000;
-  };
-}
-
-function workerOf(id: number): RouterWorker {
-  return {
-    id: BigInt(id + 1) * 0x1_0000_0001n,
-    role: "aggregated",
-    dataParallelStartRank: 0,
-    dataParallelSize: 1,
-    totalKvBlocks: 20_000,
-    maxNumBatchedTokens: 8192,
-    taints: [],
-    stableRoutingId: undefined,
-    topologyDomains: new Map(),
-    kvTransferDomain: undefined,
-    kvTransferEnforcement: undefined,
-    kvTransferPreferredWeight: undefined,
-    loras: new Set(),
-  };
-}
 
 /** Random hashes, the first half those of a system prompt: what chains of hashes look like to the books. */
 function promptOf(random: () => number, starts: readonly Uint32Array[]): Uint32Array {
@@ -74,20 +49,11 @@ function selected(stage: WorkerStage, request: StageRequest, random: () => numbe
   return selection;
 }
 
-/** Microseconds of CPU a call, the process's own collections included. */
-function cpuOf(count: number, call: (index: number) => void): number {
-  for (let index = 0; index < count / 4; index++) call(index);
-  const before = process.cpuUsage();
-  for (let index = 0; index < count; index++) call(index);
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / count;
-}
-
 function measureOnce(seed: number): Run {
   const random = seeded(seed);
   const stage = createWorkerStage({ stage: "decode", blockSize, random });
   for (let id = 0; id < workers; id++) {
-    const worker = workerOf(id);
+    const worker = workerOf(id, "aggregated");
     stage.upsertWorker(worker);
     stage.setHolder({ workerId: worker.id, dpRank: 0 }, id);
   }
@@ -124,8 +90,8 @@ function measureOnce(seed: number): Run {
 
 /** Dynamo's service does more in a call: it hashes the prompt and asks its index, and is called through Python. */
 async function measureDynamo(): Promise<Run> {
-  const python = process.env["DYNAMO_PYTHON"];
-  if (python === undefined || python === "") return {};
+  const python = interpreterWithWheels();
+  if (python === undefined) return {};
   const script = join(import.meta.dirname, "../test/dynamo/oracles/time_selection.py");
   const shape = [workers, requestsPerWorker, promptBlocks, blockSize].map(String);
   const { stdout } = await promisify(execFile)(python, ["-P", script, ...shape]);
@@ -137,22 +103,16 @@ export const prefillRouterSelection: Measurement = {
   name: "prefill-router-selection",
   what: `Choosing among ${workers} Dynamo workers, each with ${requestsPerWorker} requests, for a prompt of ${promptBlocks} blocks; and the books of one request.`,
   figures: [
-    { name: "selection-256-cpu", title: "Selection over 256 workers, CPU", unit: "µs", digits: 1 },
+    {
+      name: "selection-256-cpu",
+      title: "Selection over 256 workers, CPU",
+      unit: "µs",
+      digits: 1,
+      dynamo: "dynamo-selection-256-bare-cpu",
+    },
     { name: "selection-256-allowed-cpu", title: "… with a set of allowed ids", unit: "µs", digits: 1 },
     { name: "booking-cpu", title: "Booking, prefill complete and freeing", unit: "µs", digits: 1 },
     { name: "books-size", title: `Books of ${workers * requestsPerWorker} requests`, unit: "MiB", digits: 1 },
-    {
-      name: "dynamo-selection-256-cpu",
-      title: "Dynamo's service: hashing, index and selection",
-      unit: "µs",
-      digits: 0,
-    },
-    {
-      name: "dynamo-selection-256-bare-cpu",
-      title: "Dynamo's service: selection without a block",
-      unit: "µs",
-      digits: 0,
-    },
   ],
   isLatency: false,
   measure: (context: Context) =>

@@ -1,7 +1,7 @@
 /** docs/performance.md from the medians of a run: machine, bars and results, how to repeat it. */
 import { execFileSync } from "node:child_process";
 import { cpus, loadavg, totalmem } from "node:os";
-import { bars, referenceOnly } from "./bars.ts";
+import { bars, meets, referenceOnly } from "./bars.ts";
 import { type FigureSpec, type Measurement, median, type Run } from "./measurement.ts";
 
 export interface Column {
@@ -21,18 +21,18 @@ export interface ReportInput {
   readonly date: Date;
 }
 
-function valuesOf(column: Column, measurement: Measurement, figure: FigureSpec): number[] {
+export function valuesOf(column: Column, measurement: Measurement, figure: string): number[] {
   return (column.runs.get(measurement.name) ?? [])
-    .map((run) => run[figure.name])
+    .map((run) => run[figure])
     .filter((value): value is number => value !== undefined);
 }
 
-function number(value: number, digits: number): string {
+export function number(value: number, digits: number): string {
   return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
 /** "median (least to most)". */
-function cell(values: readonly number[], digits: number): string {
+export function cell(values: readonly number[], digits: number): string {
   if (values.length === 0) return "–";
   const middle = number(median(values), digits);
   if (values.length === 1) return middle;
@@ -44,15 +44,15 @@ export type Verdict = "met" | "missed" | "–";
 export function verdictOf(figure: FigureSpec, values: readonly number[]): Verdict {
   const bar = bars.get(figure.name);
   if (bar === undefined || values.length === 0) return "–";
-  return median(values) <= bar.limit ? "met" : "missed";
+  return meets(bar, median(values)) ? "met" : "missed";
 }
 
 function row(input: ReportInput, measurement: Measurement, figure: FigureSpec): string {
   const bar = bars.get(figure.name);
   const limit = bar === undefined ? "–" : `≤ ${number(bar.limit, 0)} ${figure.unit}`;
-  const cells = input.columns.map((column) => cell(valuesOf(column, measurement, figure), figure.digits));
+  const cells = input.columns.map((column) => cell(valuesOf(column, measurement, figure.name), figure.digits));
   const [ours] = input.columns;
-  const verdict = ours === undefined ? "–" : verdictOf(figure, valuesOf(ours, measurement, figure));
+  const verdict = ours === undefined ? "–" : verdictOf(figure, valuesOf(ours, measurement, figure.name));
   const reference = bar?.reference ?? referenceOnly.get(figure.name) ?? "–";
   const columns = [
     `${figure.title}, ${figure.unit}`,
@@ -119,11 +119,14 @@ export function summary(input: ReportInput): string {
   for (const measurement of input.measurements) {
     for (const figure of measurement.figures) {
       const bar = bars.get(figure.name);
-      const cells = input.columns.map((column) => cell(valuesOf(column, measurement, figure), figure.digits));
+      const cells = input.columns.map((column) => cell(valuesOf(column, measurement, figure.name), figure.digits));
       const [ours] = input.columns;
-      const verdict = ours === undefined ? "–" : verdictOf(figure, valuesOf(ours, measurement, figure));
+      const verdict = ours === undefined ? "–" : verdictOf(figure, valuesOf(ours, measurement, figure.name));
       const limit = bar === undefined ? "" : `  bar ${number(bar.limit, 0)}: ${verdict}`;
-      lines.push(`${figure.title.padEnd(52)} ${figure.unit.padEnd(4)} ${cells.join("   ")}${limit}`);
+      const dynamo =
+        figure.dynamo === undefined || ours === undefined ? [] : valuesOf(ours, measurement, figure.dynamo);
+      const theirs = dynamo.length === 0 ? "" : `  Dynamo ${cell(dynamo, figure.digits)}`;
+      lines.push(`${figure.title.padEnd(52)} ${figure.unit.padEnd(4)} ${cells.join("   ")}${theirs}${limit}`);
     }
   }
   return lines.join("\n");

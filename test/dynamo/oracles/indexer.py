@@ -74,13 +74,13 @@ async def radix(command):
 
 
 async def timing(command):
-    """All workers store the same chains; every chain is then asked for."""
+    """Every worker stores its chains; those of the first are then asked for."""
     events = [
         (worker, event(number, stored(None, chain), 0))
-        for number, chain in enumerate(command["chains"])
-        for worker in range(command["workers"])
+        for worker, chains in enumerate(command["chains"])
+        for number, chain in enumerate(chains)
     ]
-    queries = [[int(tokens) for _, tokens in chain] for chain in command["chains"]]
+    queries = [[int(tokens) for _, tokens in chain] for chain in command["chains"][0]]
     best_store = best_query = float("inf")
     for _ in range(command["rounds"]):
         tree = RadixTree()

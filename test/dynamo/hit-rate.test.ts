@@ -1,0 +1,27 @@
+/**
+ * A multi-turn workload finds at least as much of its prompts cached through the picker as through Dynamo's own KV router: the same trace of over
+ * 2,000 requests, the same workers, the same settings.
+ */
+import { describe, expect, it } from "@jest/globals";
+import { compareHitRates, hitRateTrace, type Layout } from "./hit-rate.ts";
+
+/** Equal costs are settled by chance on both sides, and load depends on the machine's moods: two runs of one router are this far apart. */
+const chance = 0.01;
+const minutes = 60_000;
+
+const trace = hitRateTrace();
+
+describe("a multi-turn workload", () => {
+  it.each<[Layout]>([["aggregated"], ["disaggregated"]])(
+    "is found cached as often as by Dynamo's own router (%s)",
+    async (layout) => {
+      expect(trace.requests.length).toBeGreaterThanOrEqual(2_000);
+      const { dynamo, ours } = await compareHitRates(trace, layout);
+      expect([dynamo.errors, ours.errors]).toEqual([0, 0]);
+      expect(ours.promptTokens).toBe(dynamo.promptTokens);
+      expect(dynamo.hitRate).toBeGreaterThan(0.5);
+      expect(ours.hitRate).toBeGreaterThan(dynamo.hitRate - chance);
+    },
+    5 * minutes,
+  );
+});
