@@ -24,7 +24,7 @@ export interface PeerSite {
   /** What Dynamo's components and the picker have in common. */
   readonly environment: Readonly<Record<string, string>>;
   /** The backend's own name, as dynamo-discovery's parameter has it. */
-  readonly backend: "file" | "etcd";
+  readonly backend: "file" | "etcd" | "kubernetes";
   readonly events: EventPlane;
   register(): Promise<DynamoRegistration>;
   close(): Promise<void>;

@@ -116,12 +116,13 @@ describe("a rolling update", () => {
     expect(await picking.workers()).not.toContain(String(foreign.instanceId));
     const used = new Map<string, number>();
     const sent = await Promise.all(Array.from({ length: 40 }, (_, index) => picking.plan({ tokens: [index, 2, 3] })));
-    for (const { decode = "", prefill = "", answered } of sent) {
+    for (const one of sent) {
+      const { decode = "", prefill = "" } = one;
       const namespace = byId.get(decode);
       expect(namespace).toBeDefined();
       expect(byId.get(prefill)).toBe(namespace);
       used.set(namespace ?? "", (used.get(namespace ?? "") ?? 0) + 1);
-      await answered();
+      await one.answered();
     }
     expect([...used.keys()].sort()).toEqual(generations);
   });

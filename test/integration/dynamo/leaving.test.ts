@@ -110,7 +110,8 @@ describe.each(variants)("$layout over $transport, legacy headers: $isLegacy", ({
   afterEach(async () => picking.idle());
 
   it("names both workers, their ranks and the destination, and nothing else", async () => {
-    const { reply, answered } = await picking.plan({ tokens, headers: { "x-request-id": "mine" } });
+    const sent = await picking.plan({ tokens, headers: { "x-request-id": "mine" } });
+    const { reply } = sent;
     const { "x-dynamo-request-id": requestId, ...set } = reply.set;
     expect(requestId).toMatch(uuid);
     const length = set["Content-Length"] === undefined ? {} : { "Content-Length": set["Content-Length"] };
@@ -122,7 +123,7 @@ describe.each(variants)("$layout over $transport, legacy headers: $isLegacy", ({
     });
     expect(reply.metadata).toEqual({ "envoy.lb": { "x-gateway-destination-endpoint": frontendAddress } });
     expect(reply.clearRouteCache).toBe(true);
-    await answered();
+    await sent.answered();
   });
 
   it("mints an id for each request", async () => {
@@ -134,13 +135,14 @@ describe.each(variants)("$layout over $transport, legacy headers: $isLegacy", ({
 
   it("takes away what a client says of workers, and leaves what it says of itself", async () => {
     const said = Object.fromEntries([...forbidden, ...allowed].map((name) => [name, "7"]));
-    const { reply, answered } = await picking.plan({ tokens, headers: said });
+    const sent = await picking.plan({ tokens, headers: said });
+    const { reply } = sent;
     const left = forbidden.filter((name) => !reply.remove.includes(name) && reply.set[name] === undefined);
     expect(left).toEqual([]);
     for (const value of Object.values(workerHeaders[layout])) expect(Object.values(reply.set)).toContain(value);
     for (const name of forbidden) expect(reply.set[name]).not.toBe("7");
     for (const name of allowed) expect([...reply.remove, ...Object.keys(reply.set)]).not.toContain(name);
-    await answered();
+    await sent.answered();
   });
 
   it("puts the chat's token ids into the body and leaves every other byte", async () => {
@@ -195,7 +197,7 @@ it("spreads requests over the ranks of a worker, each named with its own number"
   const picking = await startPicking(site);
   try {
     const sent = await Promise.all([0, 1, 2].map((first) => picking.plan({ tokens: [first, ...tokens] })));
-    expect(sent.map(({ headers }) => headers["x-dynamo-dp-rank"]).sort()).toEqual(["4", "5", "6"]);
+    expect(new Set(sent.map(({ headers }) => headers["x-dynamo-dp-rank"]))).toEqual(new Set(["4", "5", "6"]));
     for (const one of sent) {
       expect(one.decode).toBe(String(decodeId));
       await one.answered();

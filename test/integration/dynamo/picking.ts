@@ -141,7 +141,7 @@ export interface Picking {
   debug<Answer>(path: string): Promise<Answer>;
   /** On the same ports. */
   restart(signal?: "SIGTERM" | "SIGKILL"): Promise<void>;
-  /** Nothing is booked, queued or counted; fails when that does not come to be or a booking was ended by age. */
+  /** Nothing is booked, queued or counted; fails when that does not come to be or a booking was ended by age. What has ended holds nothing. */
   idle(): Promise<void>;
   close(): Promise<void>;
 }
@@ -209,19 +209,25 @@ export async function startPicking(site: PeerSite, options: PickingOptions = {})
     begin,
     async plan(what = {}) {
       const asked = await ask(what);
-      if (asked.kind === "refused") throw new Error(`refused: ${JSON.stringify(asked.refusal)}`);
-      return asked;
+      if (asked.kind === "sent") return asked;
+      const { status, body } = asked.refusal;
+      const errors = child.lines.filter((line) => line.includes('"level":"error"'));
+      throw new Error(`refused with ${status}: ${body}\n${errors.slice(-3).join("\n")}`);
     },
-    planUntil: (what, request, wanted, deadlineMs) =>
-      eventually(
+    async planUntil(what, request, wanted, deadlineMs) {
+      let last: Asked | undefined;
+      return await eventually(
         what,
         async () => {
-          const asked = await ask(request);
-          if (asked.kind === "sent") asked.cancel();
-          return wanted(asked) ? asked : undefined;
+          last = await ask(request);
+          if (last.kind === "sent") last.cancel();
+          return wanted(last) ? last : undefined;
         },
         deadlineMs,
-      ),
+      ).catch((error: unknown) => {
+        throw new Error(`${what}: not so, but ${JSON.stringify(last)}`, { cause: error });
+      });
+    },
     async matchOf(tokens) {
       const requestId = randomUUID();
       const asked = await ask({ tokens, headers: { "x-request-id": requestId } });
@@ -262,6 +268,7 @@ export async function startPicking(site: PeerSite, options: PickingOptions = {})
       await eventually("the picker is ready again", isReady, readyWithinMs);
     },
     async idle() {
+      if (await hasEnded(child)) return;
       let left: readonly string[] = [];
       await eventually("nothing is booked", async () => {
         left = (await sets()).flatMap(leftOver);
@@ -272,6 +279,13 @@ export async function startPicking(site: PeerSite, options: PickingOptions = {})
     },
     close,
   };
+}
+
+async function hasEnded({ exited }: Child<EppPorts>): Promise<boolean> {
+  return await Promise.race([
+    exited.then(() => true),
+    new Promise<false>((resolve) => setImmediate(() => resolve(false))),
+  ]);
 }
 
 /** Of the decision log. */
