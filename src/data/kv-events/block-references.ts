@@ -5,7 +5,11 @@
  *     slot: hash low | hash high | device 16 bit, host 16 bit | disk 16 bit, external 16 bit        empty when both counts are 0
  */
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose indices are masked
+import { addressOf, createAddressSecrets } from "../prefix-index/block-address.ts";
 import type { StorageTier } from "../prefix-index/kv-index.ts";
+
+/** An engine that chooses its hashes cannot choose which of them collide. */
+const secrets = createAddressSecrets(Math.random);
 
 const segmentBits = 4;
 const firstSlots = 16;
@@ -98,29 +102,26 @@ export class BlockReferences {
   }
 
   clear(): void {
-    for (let i = 0; i < this.#segments.length; i++) this.#segments[i] = new Segment();
+    for (let i = 0; i < this.#segments.length; i++) if (!isFresh(this.#segments[i]!)) this.#segments[i] = new Segment();
     this.#size = 0;
   }
 
   #segmentOf(low: number, high: number): Segment {
-    return this.#segments[mix(low, high) >>> (32 - segmentBits)]!;
+    return this.#segments[addressOf(secrets, low, high) >>> (32 - segmentBits)]!;
   }
 }
 
 /** A block that was stored under several salts: what hangs below it cannot be told. */
 export const ambiguousSalt = 0xffff;
 
-/** Engines may number blocks in a row: both words decide the slot and the segment. */
-function mix(low: number, high: number): number {
-  let mixed = Math.imul(low ^ (high >>> 15), 0x85ebca6b) ^ Math.imul(high, 0x9e3779b1);
-  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
-  return mixed ^ (mixed >>> 16);
+function isFresh({ used, mask, salts }: Segment): boolean {
+  return used === 0 && mask === firstSlots - 1 && salts === undefined;
 }
 
 /** The block's slot, or -1 - slot of the place where it belongs. */
 function find(segment: Segment, low: number, high: number): number {
   const { words, mask } = segment;
-  for (let slot = mix(low, high) & mask; ; slot = (slot + 1) & mask) {
+  for (let slot = addressOf(secrets, low, high) & mask; ; slot = (slot + 1) & mask) {
     const at = slot * slotWords;
     if ((words[at + 2]! | words[at + 3]!) === 0) return -1 - slot;
     if (words[at] === low && words[at + 1] === high) return slot;
@@ -148,7 +149,7 @@ function close(segment: Segment, hole: number): void {
   for (let slot = (hole + 1) & mask; ; slot = (slot + 1) & mask) {
     const at = slot * slotWords;
     if ((words[at + 2]! | words[at + 3]!) === 0) break;
-    const home = mix(words[at]!, words[at + 1]!) & mask;
+    const home = addressOf(secrets, words[at]!, words[at + 1]!) & mask;
     if (((slot - home) & mask) < ((slot - free) & mask)) continue;
     words.copyWithin(free * slotWords, at, at + slotWords);
     if (salts !== undefined) salts[free] = salts[slot]!;

@@ -3,6 +3,7 @@
  * as the engine says its cache is. The rank owns its holder in the index; a block leaves it when it was removed as often as it was stored.
  */
 import { completeBlocks, type TokenHasher } from "../../tokens/block-hash.ts";
+import { addressOf, createAddressSecrets } from "../prefix-index/block-address.ts";
 import type { Holder, KvIndex, StorageTier } from "../prefix-index/kv-index.ts";
 import { ambiguousSalt, BlockReferences } from "./block-references.ts";
 import { CacheSalts } from "./cache-salts.ts";
@@ -177,25 +178,28 @@ export class EngineRank {
   }
 }
 
+const secrets = createAddressSecrets(Math.random);
+
 /** Slots of `repeatsHash`, as index + 1 of a hash; cleared after each use. */
 let seen = new Int32Array(256);
 
 /** A chain that names a block twice, or its own parent, would hang from itself. */
 function repeatsHash({ hashes, hashCount, hasParent, parentLow, parentHigh }: EngineEvent): boolean {
-  if (2 * hashCount > seen.length) seen = new Int32Array(2 ** Math.ceil(Math.log2(4 * hashCount)));
-  const mask = seen.length - 1;
+  const slots = 2 ** Math.ceil(Math.log2(2 * hashCount + 2));
+  if (slots > seen.length) seen = new Int32Array(slots);
+  const mask = slots - 1;
   let isRepeated = false;
   for (let i = 0; i < hashCount && !isRepeated; i++) {
     const low = hashes[2 * i] as number;
     const high = hashes[2 * i + 1] as number;
     if (hasParent && low === parentLow && high === parentHigh) isRepeated = true;
-    let slot = Math.imul(low ^ high, 0x9e3779b1) & mask;
+    let slot = addressOf(secrets, low, high) & mask;
     for (let at = seen[slot] as number; at !== 0 && !isRepeated; at = seen[slot] as number) {
       isRepeated = hashes[2 * at - 2] === low && hashes[2 * at - 1] === high;
       slot = (slot + 1) & mask;
     }
     seen[slot] = i + 1;
   }
-  seen.fill(0);
+  seen.fill(0, 0, slots);
   return isRepeated;
 }

@@ -36,6 +36,8 @@ export function createBatchDecoder(options: BatchDecoderOptions): BatchDecoder {
 
 /** More tokens than any engine caches in one step: what claims them is lying. */
 const maxTokens = 4_194_304;
+/** Of one step. */
+const maxEvents = 16_384;
 const noBatch = Buffer.alloc(0);
 
 class EventBatchDecoder implements BatchDecoder {
@@ -58,7 +60,8 @@ class EventBatchDecoder implements BatchDecoder {
       if (fields < 2) return undefined;
       const timestamp = cursor.number();
       this.#eventsAt = cursor.at;
-      if (cursor.peek() !== "array") return undefined;
+      if (cursor.peek() !== "array" || cursor.arrayLength() > maxEvents) return undefined;
+      cursor.at = this.#eventsAt;
       cursor.skip();
       let rank = -1;
       for (let field = 2; field < fields; field++) {

@@ -8,6 +8,8 @@ import type { MsgpackCursor } from "./msgpack-cursor.ts";
 
 /** How Dynamo's vLLM worker tells the salt from an adapter's name. */
 const markedSalt = "dynamo-cache-salt:";
+/** Of one block; what stands behind them is nobody's prompt. */
+const maxKeys = 1024;
 const digest = /^[0-9a-fA-F]{64}$/;
 /** How it tells the routing hash of an object from an engine's digest. */
 const markedMedia = /^[0-9a-fA-F]{16}0{48}$/;
@@ -26,7 +28,7 @@ function readBlock(cursor: MsgpackCursor, event: EngineEvent, made: "bare" | "ma
   let isAdapterDue = event.loraName !== undefined && event.loraName !== "";
   let salt: string | undefined;
   for (let key = 0; key < keys; key++) {
-    const kind = cursor.peek();
+    const kind = key < maxKeys ? cursor.peek() : "too many";
     if (kind === "array") {
       const items = cursor.arrayLength();
       for (let item = 0; item < items; item++) {

@@ -11,6 +11,9 @@ export class MalformedPayload extends Error {
 
 export type ValueKind = "nil" | "boolean" | "integer" | "float" | "text" | "bytes" | "array" | "map" | "extension";
 
+/** The tokens of the largest event, and what stands around them. */
+const maxPassed = 5_000_000;
+
 export class MsgpackCursor {
   #bytes: Buffer = Buffer.alloc(0);
   /** Position of the next value. */
@@ -186,8 +189,10 @@ export class MsgpackCursor {
     const limit = bytes.length;
     let at = from;
     let remaining = values;
+    let passed = 0;
     while (remaining > 0) {
       remaining -= 1;
+      if (++passed > maxPassed) malformed("more values than a batch has");
       if (at >= limit) malformed("the payload is cut short");
       const head = bytes[at]!;
       const size = wholeSizes[head]!;

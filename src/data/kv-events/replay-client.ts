@@ -66,10 +66,11 @@ export class ReplayClient {
     return this.#now() >= this.#readyAtMs;
   }
 
-  start(from: number): { cancel(): void } {
+  /** A first replay that fails leaves the source ready: the engine may not be there yet. */
+  start(from: number, isFirst = false): { cancel(): void } {
     const replay = new Replay(this.#endpoint, from, this.#handler, this.#limits, this.#now, (isComplete) => {
       this.#running.delete(replay);
-      if (!isComplete) this.#readyAtMs = this.#now() + this.#limits.cooldownMs;
+      if (!isComplete && !isFirst) this.#readyAtMs = this.#now() + this.#limits.cooldownMs;
     });
     this.#running.add(replay);
     replay.run();
@@ -165,8 +166,8 @@ class Replay {
   }
 }
 
-/** Larger than any engine's batch. */
-export const maxMessageSize = 64 * 1024 * 1024;
+/** Larger than any engine's batch: two million tokens, of five bytes each, with their blocks. */
+export const maxMessageSize = 16 * 1024 * 1024;
 export const endOfReplay = -1;
 const noBytes = Buffer.alloc(0);
 

@@ -60,6 +60,18 @@ const tokensHashes = (index: ReturnType<typeof createRecordingIndex>, at = -1): 
 const digest = "ab12".repeat(16);
 
 describe("an engine's rank", () => {
+  it("takes no batch of more events than a step has, and no more than a thousand keys of a block", () => {
+    const { index, counters, send } = setUp();
+    send(...Array.from({ length: 16_385 }, () => ["AllBlocksCleared"]));
+    expect([counters.malformed, counters.cleared]).toEqual([1, 0]);
+    const keys = Array.from({ length: 2000 }, (_, key) => key.toString(16).padStart(64, "0"));
+    send(stored({ hashes: [1, 2], extra: [keys, null] }));
+    const media = keys.slice(0, 1024).map((key) => BigInt(`0x${key.slice(0, 16)}`));
+    expect(tokensHashes(index)).toEqual(expectedHashes({ mmHashes: [media] }));
+    send(...Array.from({ length: 16_384 }, () => ["AllBlocksCleared"]));
+    expect(counters.cleared).toBe(16_384);
+  });
+
   it.each([
     ["no salt", {}, null],
     ["a bare salt", { cacheSalt: "tenant" }, [["tenant"], null]],
