@@ -4,8 +4,8 @@ export default {
   extensionsToTreatAsEsm: [".ts"],
   transform: { "\\.ts$": "./scripts/jest-strip-types.mjs" },
   testMatch: ["<rootDir>/test/**/*.test.ts"],
-  // Needs what `make dynamo` installs; it has a configuration of its own.
-  testPathIgnorePatterns: ["<rootDir>/test/dynamo/"],
+  // They need what `make dynamo` and `make apiserver` install, and have configurations of their own.
+  testPathIgnorePatterns: ["<rootDir>/test/dynamo/", "<rootDir>/test/kubernetes/"],
   modulePathIgnorePatterns: ["<rootDir>/dist/", "<rootDir>/.cache/"],
   coverageProvider: "v8",
 };

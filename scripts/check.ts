@@ -1,6 +1,6 @@
 /**
- * The gate, step by step with times: everything that must hold before a change lands; with the argument "dynamo", the tests against the real
- * Dynamo. Runs on past a failure, so that one run shows all of them, and closes with "N passed, M failed" (a static step counts as one, a
+ * The gate, step by step with times: everything that must hold before a change lands; with the argument "dynamo" or "kubernetes", the tests against
+ * the real thing. Runs on past a failure, so that one run shows all of them, and closes with "N passed, M failed" (a static step counts as one, a
  * test suite as its tests).
  */
 import { spawn } from "node:child_process";
@@ -38,15 +38,19 @@ const gate: readonly Step[] = [
   { name: "end to end", command: [node, ...jest, "--runInBand", "test/e2e"], isSuite: true },
 ];
 
-const dynamo: readonly Step[] = [
+const real = (name: string, folder: string): readonly Step[] => [
   {
-    name: "real Dynamo",
-    command: [node, ...jest, "--config", "test/dynamo/jest.config.mjs", "--runInBand", ...process.argv.slice(3)],
+    name,
+    command: [node, ...jest, "--config", `${folder}/jest.config.mjs`, "--runInBand", ...process.argv.slice(3)],
     isSuite: true,
   },
 ];
 
-const steps = process.argv[2] === "dynamo" ? dynamo : gate;
+const suites: Readonly<Record<string, readonly Step[]>> = {
+  dynamo: real("real Dynamo", "test/dynamo"),
+  kubernetes: real("real Kubernetes API server", "test/kubernetes"),
+};
+const steps = suites[process.argv[2] ?? ""] ?? gate;
 const scratch = mkdtempSync(join(tmpdir(), "signalbox-check-"));
 const isTerminal = process.stdout.isTTY === true;
 const paint = (code: number, text: string) => (isTerminal ? `\u001b[${code}m${text}\u001b[0m` : text);

@@ -150,7 +150,7 @@ class Api implements KubernetesApi {
     if (this.#agent !== undefined && key === this.#agentKey) return this.#agent;
     this.#agent?.destroy();
     this.#agentKey = key;
-    const keeping = { keepAlive: true, keepAliveMsecs: keepAliveMs, maxFreeSockets: 4 };
+    const keeping = { keepAlive: true, keepAliveMsecs: keepAliveMs, maxFreeSockets: 16 };
     const { ca, cert, key: privateKey, serverName, verifies } = tls;
     this.#agent = server.startsWith("http:")
       ? new UnencryptedAgent(keeping)

@@ -78,6 +78,7 @@ export class ListWatch<Item> {
   /** Undefined: a list is needed. */
   #version: string | undefined;
   #isStale = true;
+  #isAwayTold = false;
   #isSynced = false;
   #failures = 0;
   #lastError: unknown;
@@ -143,8 +144,9 @@ export class ListWatch<Item> {
       // The first is an ordinary end of a quiet watch; more of them are a server in trouble.
       if (this.#failures === 1) return;
     } else {
-      if (!this.#isStale || (this.#failures === 1 && !this.#isSynced)) this.#report({ kind: "away", error });
       this.#isStale = true;
+      if (!this.#isAwayTold) this.#report({ kind: "away", error });
+      this.#isAwayTold = true;
       // A server that could not be reached may come back with another past.
       if (this.#failures > 1) this.#version = undefined;
     }
@@ -177,6 +179,7 @@ export class ListWatch<Item> {
     this.#size = items.size;
     listener.replaced(items);
     this.#isSynced = true;
+    this.#isStale = false;
     this.#tellListed();
     this.#report({ kind: "listed", items: items.size, leftOut, tookMs: performance.now() - startedAt });
     return version;
@@ -200,7 +203,8 @@ export class ListWatch<Item> {
         path: `${path}?${query}`,
         silenceMs: seconds * 1000 + silenceGraceMs,
         opened: () => {
-          if (this.#isStale && this.#lastError !== undefined) this.#report({ kind: "back" });
+          if (this.#isAwayTold) this.#report({ kind: "back" });
+          this.#isAwayTold = false;
           this.#isStale = false;
           openedAt = performance.now();
         },

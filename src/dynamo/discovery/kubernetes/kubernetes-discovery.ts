@@ -12,7 +12,7 @@ import { RecordTable } from "../record-table.ts";
 import type { KubernetesDiscoveryMode } from "./kubernetes-settings.ts";
 import { ReadinessIndex, type ReadyWorker, readyInPod, readyInSlice } from "./readiness-index.ts";
 import { WorkerJoin } from "./worker-join.ts";
-import { type WorkerMetadata, workerMetadataOf } from "./worker-metadata.ts";
+import { metadataCollection, type WorkerMetadata, workerMetadataOf } from "./worker-metadata.ts";
 
 export interface KubernetesDiscoveryOptions {
   /** Stays its giver's to close. */
@@ -111,7 +111,7 @@ class KubernetesDiscovery implements DynamoDiscovery {
 
   #metadata(join: WorkerJoin): ListWatch<NamedMetadata> {
     const { api, namespace, watchSeconds } = this.#options;
-    const path = `/apis/nvidia.com/v1alpha1/namespaces/${namespace}/dynamoworkermetadatas`;
+    const path = metadataCollection(namespace);
     const workers = new Map<string, WorkerMetadata>();
     return new ListWatch<NamedMetadata>({
       api,

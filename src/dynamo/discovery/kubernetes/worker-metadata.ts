@@ -16,8 +16,12 @@ export interface WorkerMetadata {
   readonly records: ReadonlyMap<string, string> | undefined;
 }
 
+export function metadataCollection(namespace: string): string {
+  return `/apis/nvidia.com/v1alpha1/namespaces/${namespace}/dynamoworkermetadatas`;
+}
+
 /** Endpoints last: a worker is known by all else before it can be reached. */
-const sections = [
+export const sections = [
   ["event_sources", buckets.EventSource],
   ["event_channels", buckets.EventChannel],
   ["model_cards", buckets.Model],

@@ -1,0 +1,128 @@
+/**
+ * Writes the records of one pod (in container mode: of one of its containers) into its DynamoWorkerMetadata object, whole at every change. The
+ * object is owned by the pod, so that Kubernetes removes it with the pod should this process not come to do it.
+ */
+import { type KubernetesApi, KubernetesApiError } from "../../../net/kubernetes/api-client.ts";
+import type { EncodedRecord } from "../../encode-record.ts";
+import { instanceIdOfPod } from "../../instance-id.ts";
+import { encodeExactJson, parseExactJson } from "../../record-json.ts";
+import { type Bucket, bucketOf } from "../../record-keys.ts";
+import { DiscoveryBackendError } from "../discovery-error.ts";
+import type { DynamoRegistration } from "../registration.ts";
+import { workerName } from "./readiness-index.ts";
+import { metadataCollection, sections } from "./worker-metadata.ts";
+
+export interface KubernetesRegistrationOptions {
+  /** Stays its giver's to close. */
+  readonly api: Pick<KubernetesApi, "request">;
+  readonly namespace: string;
+  readonly pod: string;
+  readonly podUid: string;
+  /** In container mode. */
+  readonly container?: string;
+}
+
+/** As Dynamo's workers sign what they apply: the object is theirs to take over and the other way round. */
+const fieldManager = "dynamo-worker";
+
+export function createKubernetesRegistration(options: KubernetesRegistrationOptions): DynamoRegistration {
+  return new KubernetesRegistration(options);
+}
+
+class KubernetesRegistration implements DynamoRegistration {
+  readonly instanceId: bigint;
+  readonly #options: KubernetesRegistrationOptions;
+  readonly #name: string;
+  readonly #path: string;
+  readonly #records = new Map<string, string>();
+  /** Writes, one after the other: the last one has everything. */
+  #work: Promise<void> = Promise.resolve();
+  #isClosed = false;
+
+  constructor(options: KubernetesRegistrationOptions) {
+    this.#options = options;
+    this.#name = options.container === undefined ? options.pod : workerName(options.pod, options.container);
+    this.#path = `${metadataCollection(options.namespace)}/${this.#name}`;
+    this.instanceId = instanceIdOfPod(this.#name);
+  }
+
+  async put({ key, text }: EncodedRecord): Promise<void> {
+    if (this.#isClosed) throw new DiscoveryBackendError("the registration is closed");
+    const before = this.#records.get(key);
+    this.#records.set(key, text);
+    try {
+      await this.#queue(() => this.#write());
+    } catch (cause) {
+      if (before === undefined) this.#records.delete(key);
+      else this.#records.set(key, before);
+      throw new DiscoveryBackendError(`cannot write ${this.#path}`, { cause });
+    }
+  }
+
+  async remove(key: string): Promise<void> {
+    if (!this.#records.delete(key)) return;
+    await this.#queue(() => this.#write());
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    const isWritten = this.#records.size > 0;
+    this.#records.clear();
+    await this.#queue(async () => {
+      if (!isWritten) return;
+      await this.#options.api.request({ method: "DELETE", path: this.#path }).catch((error: unknown) => {
+        if (!(error instanceof KubernetesApiError && error.status === 404)) throw error;
+      });
+    });
+  }
+
+  #queue(step: () => Promise<void>): Promise<void> {
+    const done = this.#work.then(step);
+    this.#work = done.catch(() => {});
+    return done;
+  }
+
+  async #write(): Promise<void> {
+    const { api, pod, podUid } = this.#options;
+    const owner = {
+      apiVersion: "v1",
+      kind: "Pod",
+      name: pod,
+      uid: podUid,
+      // A pod's containers may each have an object; one of them can be the controller's.
+      controller: this.#name === pod,
+      blockOwnerDeletion: false,
+    };
+    await api.request({
+      method: "PATCH",
+      path: `${this.#path}?fieldManager=${fieldManager}&force=true`,
+      contentType: "application/apply-patch+yaml",
+      body: encodeExactJson({
+        apiVersion: "nvidia.com/v1alpha1",
+        kind: "DynamoWorkerMetadata",
+        metadata: { name: this.#name, ownerReferences: [owner] },
+        spec: { data: metadataOf(this.#records) },
+      }),
+    });
+  }
+}
+
+/** `spec.data` of an object with these records. */
+export function metadataOf(records: ReadonlyMap<string, string>): Readonly<Record<string, unknown>> {
+  const data: Record<string, Record<string, unknown>> = {};
+  const sectionOf = new Map<Bucket, Record<string, unknown>>();
+  for (const [section, bucket] of sections) {
+    const members: Record<string, unknown> = {};
+    data[section] = members;
+    sectionOf.set(bucket, members);
+  }
+  for (const [key, text] of records) {
+    const bucket = bucketOf(key);
+    const members = bucket === undefined ? undefined : sectionOf.get(bucket);
+    if (bucket === undefined || members === undefined)
+      throw new DiscoveryBackendError(`${key} is in no bucket of records`);
+    members[key.slice(bucket.length + 1)] = parseExactJson(text);
+  }
+  return data;
+}

@@ -1,0 +1,50 @@
+/** An authority of the test's own and what it signs, by openssl: the API server's certificate, an administrator's, and the key of service account tokens. */
+import { execFile } from "node:child_process";
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+
+export interface ClusterCertificates {
+  readonly ca: string;
+  readonly server: { readonly cert: string; readonly key: string };
+  readonly admin: { readonly cert: string; readonly key: string };
+  readonly accountKey: string;
+}
+
+/** Files in the folder; for 127.0.0.1 only. */
+export async function writeCertificates(folder: string): Promise<ClusterCertificates> {
+  const file = (name: string): string => join(folder, name);
+  const openssl = async (...args: readonly string[]): Promise<void> => {
+    await run("openssl", args).catch((cause: unknown) => {
+      throw new Error(`openssl ${args[0]} failed; the Kubernetes tests need openssl 1.1.1 or newer`, { cause });
+    });
+  };
+  const key = (name: string) => openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", file(name));
+  await key("ca.key");
+  await openssl(
+    ...["req", "-x509", "-new", "-key", file("ca.key"), "-subj", "/CN=signalbox-test-ca", "-days", "30"],
+    ...["-out", file("ca.crt"), "-addext", "basicConstraints=critical,CA:true"],
+    ...["-addext", "keyUsage=critical,keyCertSign,cRLSign"],
+  );
+  const leaf = async (name: string, subject: string, extensions: string) => {
+    const made = { cert: file(`${name}.crt`), key: file(`${name}.key`) };
+    await key(`${name}.key`);
+    await writeFile(file(`${name}.ext`), `keyUsage=digitalSignature,keyEncipherment\n${extensions}\n`);
+    await openssl("req", "-new", "-key", made.key, "-subj", subject, "-out", file(`${name}.csr`));
+    await openssl(
+      ...["x509", "-req", "-in", file(`${name}.csr`), "-CA", file("ca.crt"), "-CAkey", file("ca.key")],
+      ...["-CAcreateserial", "-days", "30", "-out", made.cert, "-extfile", file(`${name}.ext`)],
+    );
+    return made;
+  };
+  const server = await leaf(
+    "server",
+    "/CN=kube-apiserver",
+    "extendedKeyUsage=serverAuth\nsubjectAltName=DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1",
+  );
+  const admin = await leaf("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth");
+  await key("accounts.key");
+  return { ca: file("ca.crt"), server, admin, accountKey: file("accounts.key") };
+}
