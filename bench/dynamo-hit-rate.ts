@@ -37,7 +37,7 @@ function figuresOf(layout: Layout): FigureSpec[] {
     dynamo: `${name}-${layout}-dynamo`,
   });
   return [
-    { ...figure("hit-rate", `Multi-turn trace, ${layout}: prompt tokens found cached`, "%", 1), isRate: true },
+    { ...figure("hit-rate", `Multi-turn trace, ${layout}: prompt tokens found cached`, "%", 2), isRate: true },
     figure("hit-ttft-p50", "… time to first token, p50", "ms", 1),
     figure("hit-ttft-p99", "… time to first token, p99", "ms", 1),
     figure("hit-spread", "… requests of the busiest worker over the mean", "", 2),

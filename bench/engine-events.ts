@@ -72,9 +72,9 @@ export const engineEvents: Measurement = {
   name: "engine-events",
   what: "Raw KV events of engines: batches of 64 blocks of 16 tokens",
   figures: [
-    { name: "engine-events-decoded", title: "Blocks decoded", unit: "M/s", digits: 2 },
-    { name: "engine-events-indexed", title: "Blocks decoded, hashed, counted and indexed", unit: "M/s", digits: 2 },
-    { name: "engine-event-references", title: "Reference counts, a block", unit: "B", digits: 0 },
+    { name: "engine-events-decoded", title: "Blocks of raw engine events decoded", unit: "M/s", digits: 2 },
+    { name: "engine-events-indexed", title: "… decoded, hashed, counted and indexed", unit: "M/s", digits: 2 },
+    { name: "engine-event-references", title: "… added by reference counts, a block", unit: "B", digits: 0 },
   ],
   isLatency: false,
   async measure(context) {
