@@ -147,6 +147,7 @@ export interface Picking {
 }
 
 export const frontendAddress = "127.0.0.1:8899";
+const startWithinMs = 60_000;
 const readyWithinMs = 20_000;
 const fullDuplex = { requestBodyMode: 4, responseBodyMode: 4, sendBodyWithoutWaitingForHeaderResponse: false } as const;
 
@@ -166,7 +167,7 @@ export async function startPicking(site: PeerSite, options: PickingOptions = {})
   const removeScratch = (): void => rmSync(scratch, { recursive: true, force: true });
   let child: Child<EppPorts>;
   try {
-    child = await startEppChild(args, { environment });
+    child = await startEppChild(args, { environment, timeoutMs: startWithinMs });
   } catch (error) {
     removeScratch();
     throw error;
@@ -262,7 +263,7 @@ export async function startPicking(site: PeerSite, options: PickingOptions = {})
           `--grpc-health-port=${ports.healthPort}`,
           `--metrics-port=${ports.metricsPort}`,
         ],
-        { environment },
+        { environment, timeoutMs: startWithinMs },
       );
       extProc = connectExtProc(ports.grpcPort, false);
       await eventually("the picker is ready again", isReady, readyWithinMs);
