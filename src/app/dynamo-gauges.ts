@@ -1,7 +1,8 @@
 /** Gauges of Dynamo's worker sets, routers and indices, and counters that they keep themselves: read when a metrics page is asked for. */
 import type { SetState, WorkerSet } from "../dynamo/worker-sets/worker-set.ts";
-import type { SetRuntime } from "../prefill-router/fleet/set-runtime.ts";
 import type { IngestCounters, IngestDropReason } from "../prefill-router/indexer/ingest-counters.ts";
+import type { RoutedSet } from "../prefill-router/plugin/dynamo-prefill-router.ts";
+import type { WatchedSet } from "../prefill-router/plugin/plan-watcher.ts";
 import type { ReplicaCounters } from "../prefill-router/replica-sync/replica-counters.ts";
 import type { DynamoFamilies } from "../telemetry/dynamo-catalogue.ts";
 import type { Family, Series } from "../telemetry/families.ts";
@@ -80,7 +81,7 @@ export class DynamoGauges {
     malformedRecords.series(pluginName).set(workers.malformedRecords);
   }
 
-  routed(runtime: SetRuntime): void {
+  routed(runtime: RoutedSet): void {
     const { set } = runtime;
     this.#books(runtime, set);
     this.#index(runtime, set);
@@ -90,7 +91,7 @@ export class DynamoGauges {
     this.#events(runtime.ingest.counters, set);
   }
 
-  #books(runtime: SetRuntime, set: WorkerSet): void {
+  #books(runtime: RoutedSet, set: WatchedSet): void {
     const families = this.#families;
     const { model, namespace } = set;
     const { bookings, queue, loads, topology, workers } = runtime.router.snapshot();
@@ -113,20 +114,20 @@ export class DynamoGauges {
     }
   }
 
-  #replicas(counters: ReplicaCounters, { model, namespace }: WorkerSet): void {
+  #replicas(counters: ReplicaCounters, { model, namespace }: WatchedSet): void {
     for (const what of ["published", "dropped", "heard", "booked", "prefilled", "freed", "abandoned"] as const) {
       this.#growth.add(counters, this.#families.replicaEvents.series(model, namespace, what), counters[what]);
     }
   }
 
-  #index({ indexSize }: SetRuntime, { model, namespace }: WorkerSet): void {
+  #index({ indexSize }: RoutedSet, { model, namespace }: WatchedSet): void {
     if (indexSize === undefined) return;
     this.#families.indexBlocks.series(model, namespace).add(indexSize.blocks);
     this.#families.indexHeldBlocks.series(model, namespace).add(indexSize.heldBlocks);
     this.#families.indexSize.series(model, namespace).add(indexSize.sizeBytes);
   }
 
-  #sources({ model, workers }: WorkerSet): void {
+  #sources({ model, workers }: WatchedSet): void {
     for (const { role, instance, card, sources } of workers.values()) {
       const { namespace, component, endpoint } = instance;
       const type = role === "prefill" ? "prefill" : "decode";
@@ -136,7 +137,7 @@ export class DynamoGauges {
     }
   }
 
-  #events(counters: IngestCounters, set: WorkerSet): void {
+  #events(counters: IngestCounters, set: WatchedSet): void {
     const { eventsApplied, eventsDropped, recoveries, skippedEvents } = this.#families;
     const { model, namespace } = set;
     const component = componentOf(set);

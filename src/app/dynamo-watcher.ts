@@ -2,10 +2,9 @@
  * Planned requests → Dynamo's metric families. The series of a worker set are looked up once and kept, so a request costs a map lookup and
  * plain number writes; they go when the set has left.
  */
-import type { WorkerSet } from "../dynamo/worker-sets/worker-set.ts";
 import type { Plan, PlanRefusal, QueueLimit } from "../prefill-router/contracts.ts";
 import type { PlannedEvent, RouterObserver } from "../prefill-router/plan/contracts.ts";
-import type { PlanWatcher, WatchedRoute } from "../prefill-router/plugin/plan-watcher.ts";
+import type { PlanWatcher, WatchedRoute, WatchedSet } from "../prefill-router/plugin/plan-watcher.ts";
 import type { Usage } from "../scheduling/contracts.ts";
 import type { DynamoFamilies } from "../telemetry/dynamo-catalogue.ts";
 import type { Family, Series } from "../telemetry/families.ts";
@@ -52,7 +51,7 @@ class SetSeries {
   readonly #phases = new Map<Phase, PhaseSeries>();
   readonly #received = new Map<string, Series>();
 
-  constructor(families: DynamoFamilies, set: WorkerSet) {
+  constructor(families: DynamoFamilies, set: WatchedSet) {
     this.#families = families;
     this.#model = set.model;
     this.#component = [set.namespace, componentOf(set)];
@@ -104,7 +103,7 @@ export class DynamoWatcher implements PlanWatcher {
     this.#families = families;
   }
 
-  observerOf(set: WorkerSet): RouterObserver {
+  observerOf(set: WatchedSet): RouterObserver {
     const { model } = set;
     const { backpressure, queueWait, reaped } = this.#families;
     return {
@@ -174,7 +173,7 @@ export class DynamoWatcher implements PlanWatcher {
   #planned(
     series: SetSeries,
     { request, plan, policyClass, hitTokens, lostTokens }: PlannedEvent,
-    set: WorkerSet,
+    set: WatchedSet,
   ): void {
     const { isl } = request;
     const isDisaggregated = plan.mode === "disaggregated";
@@ -191,7 +190,7 @@ export class DynamoWatcher implements PlanWatcher {
     if (lostTokens > 0 && blockSize > 0) series.lost(lostTokens / blockSize);
   }
 
-  #seriesOf(set: WorkerSet): SetSeries {
+  #seriesOf(set: WatchedSet): SetSeries {
     let series = this.#sets.get(set.key);
     if (series === undefined) {
       series = new SetSeries(this.#families, set);
@@ -202,7 +201,7 @@ export class DynamoWatcher implements PlanWatcher {
 }
 
 /** The component whose workers answer requests: Dynamo's routers go by its name. */
-export function componentOf({ workers }: WorkerSet): string {
+export function componentOf({ workers }: WatchedSet): string {
   let any = "";
   for (const { role, instance } of workers.values()) {
     if (role !== "prefill") return instance.component;

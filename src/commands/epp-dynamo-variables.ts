@@ -113,21 +113,19 @@ export const standaloneVariables: readonly DynamoVariable[] = [
   },
   {
     name: "DYN_EPP_MAX_INFLIGHT_REQUESTS",
-    fallback: "",
-    meaning: "Requests at once.",
-    noEffect: "--max-buffered-bytes and the saturation detector bound what is in flight",
+    fallback: "1024",
+    meaning: "Requests that are planned or being answered at once; the next is refused with 503.",
   },
   {
     name: "DYN_EPP_TOTAL_KV_BLOCKS",
-    fallback: "",
+    fallback: "each engine's metrics",
     meaning: "KV blocks of a server.",
-    noEffect: "the use of the KV cache is read from each engine's metrics",
   },
   {
     name: "DYN_EPP_MAX_NUM_BATCHED_TOKENS",
-    fallback: "",
-    meaning: "Tokens of a batch.",
-    noEffect: "queues are read from each engine's metrics",
+    fallback: "none",
+    meaning:
+      "Prompt tokens a server computes at once. A queue threshold (DYN_ROUTER_QUEUE_THRESHOLD) is a share of them and needs it.",
   },
   {
     name: "DYN_EPP_PREFILL_INFERENCE_POOL_NAME",

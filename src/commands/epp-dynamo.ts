@@ -128,24 +128,9 @@ function becomeStandalone(values: Mutable, given: ReadonlySet<string>, reader: V
     );
   }
   warnOfNoEffect(standaloneVariables, reader);
-  const producer = "precise-prefix-cache-producer";
   values["config-text"] = textOf({
-    plugins: [
-      ...reading.plugins,
-      { type: "queue-scorer" },
-      { type: "kv-cache-utilization-scorer" },
-      { type: "prefix-cache-scorer", parameters: { prefixMatchInfoProducerName: producer } },
-    ],
-    schedulingProfiles: [
-      {
-        name: "default",
-        plugins: [
-          { pluginRef: "queue-scorer", weight: 2 },
-          { pluginRef: "kv-cache-utilization-scorer", weight: 2 },
-          { pluginRef: "prefix-cache-scorer", weight: 3 },
-        ],
-      },
-    ],
+    plugins: reading.plugins,
+    schedulingProfiles: [{ name: "decode", plugins: [] }],
   });
 }
 

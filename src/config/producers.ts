@@ -19,7 +19,7 @@ export function completeProducers(plugins: PluginSet, findings: Findings): void 
   for (let entry = unvisited(plugins, visited); entry !== undefined; entry = unvisited(plugins, visited)) {
     visited.add(entry.name);
     const named = new Set(slotsOf(entry).flatMap((slot) => (givenName(slot) === undefined ? [] : [slot.producerType])));
-    for (const type of entry.definition.needs ?? []) if (!named.has(type)) plugins.addDefault(type, entry.name);
+    for (const type of needsOf(entry)) if (!named.has(type)) plugins.addDefault(type, entry.name);
   }
   for (const entry of plugins.all()) {
     for (const slot of slotsOf(entry)) fill(slot, entry, plugins, findings);
@@ -29,6 +29,10 @@ export function completeProducers(plugins: PluginSet, findings: Findings): void 
 
 function unvisited(plugins: PluginSet, visited: ReadonlySet<string>): SetEntry | undefined {
   return plugins.all().find(({ name }) => !visited.has(name));
+}
+
+function needsOf({ definition, parameters }: SetEntry): readonly string[] {
+  return definition.readsFromNeeds?.(parameters) === false ? [] : (definition.needs ?? []);
 }
 
 function slotsOf({ definition, parameters }: SetEntry): readonly Slot[] {
@@ -99,6 +103,6 @@ function readsFrom(entry: SetEntry, plugins: PluginSet): readonly SetEntry[] {
   const slots = slotsOf(entry);
   const byName = slots.flatMap((slot) => plugins.get(givenName(slot) ?? "") ?? []);
   const named = new Set(slots.map(({ producerType }) => producerType));
-  const byType = (entry.definition.needs ?? []).filter((type) => !named.has(type));
+  const byType = needsOf(entry).filter((type) => !named.has(type));
   return [...byName, ...byType.flatMap((type) => plugins.ofType(type))];
 }

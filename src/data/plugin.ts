@@ -53,6 +53,8 @@ export interface PluginDefinition<Parameters = unknown, Instance = unknown> {
   readonly parameters: JsonSchema;
   /** Producer types this plugin reads from; created with their defaults when the configuration names none. */
   readonly needs?: readonly string[];
+  /** False where these parameters make it read from none of them. */
+  readsFromNeeds?(parameters: Parameters): boolean;
   /** Faults a schema cannot express: each is reported with the plugin's path. */
   validate?(parameters: Parameters): readonly string[];
   create(parameters: Parameters, context: PluginContext): Instance;

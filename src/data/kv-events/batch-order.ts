@@ -20,8 +20,11 @@ export interface BatchReceiver {
 export interface ReplaySource {
   /** False while a source that failed is left alone. */
   readonly isReady: boolean;
-  /** Asks for the batches from a number on: `replayed` for each and `replayEnded` at the end, never within the call and not after `cancel`. */
-  start(from: number): { cancel(): void };
+  /**
+   * Asks for the batches from a number on: `replayed` for each and `replayEnded` at the end, never within the call and not after `cancel`. The
+   * failure of a first one is not held against the source: the engine may not be there yet.
+   */
+  start(from: number, isFirst?: boolean): { cancel(): void };
 }
 
 interface HeldBatch {
@@ -44,6 +47,8 @@ export class BatchOrder {
   #lastTimestamp: number | undefined;
   #wasDisconnected = false;
   #replay: { cancel(): void } | undefined;
+  /** Nothing was heard live since the past was asked for at the start. */
+  #hasOnlyCaughtUp = false;
   /** The first batch of the replay must repeat the last applied one. */
   #mustVerify = false;
   #hasBrought = false;
@@ -65,8 +70,21 @@ export class BatchOrder {
       this.#drain();
       this.#forget();
     }
+    if (this.#hasOnlyCaughtUp) this.#verifyFirst(sequence, payload);
     if (this.#replay === undefined) this.#inOrder(sequence, payload);
     else this.#hold(sequence, payload);
+  }
+
+  /** Asks for everything the publisher has, before anything of it was heard. */
+  catchUp(): void {
+    if (this.#liveNext !== undefined || this.#replay !== undefined || this.#source === undefined) return;
+    this.#hasOnlyCaughtUp = true;
+    this.#ask(0, true);
+  }
+
+  /** The past that was asked for is not in yet. */
+  get isReplaying(): boolean {
+    return this.#replay !== undefined;
   }
 
   /** The connection was lost: what follows may be another run of the engine. */
@@ -129,6 +147,17 @@ export class BatchOrder {
     this.#apply(sequence, payload);
   }
 
+  /**
+   * What was caught up with may be another run's: the first batch heard live is its next one, repeats its last, or tells of a restart. While the past
+   * still comes in, both are of one run.
+   */
+  #verifyFirst(sequence: number, payload: Buffer): void {
+    this.#hasOnlyCaughtUp = false;
+    const next = this.#next;
+    if (this.#replay !== undefined || next === undefined || sequence >= next) return;
+    if (sequence + 1 < next || this.#receiver.timestampOf(payload) !== this.#lastTimestamp) this.#forget();
+  }
+
   #apply(sequence: number, payload: Buffer): void {
     this.#next = sequence + 1;
     this.#wasDisconnected = false;
@@ -136,10 +165,10 @@ export class BatchOrder {
     this.#lastTimestamp = this.#receiver.batch(payload);
   }
 
-  #ask(from: number): void {
+  #ask(from: number, isFirst = false): void {
     this.#hasBrought = false;
     this.#counters.replays += 1;
-    this.#replay = this.#source?.start(from);
+    this.#replay = this.#source?.start(from, isFirst);
   }
 
   /** Full: the oldest give way, and are missing again when the replay has ended. */

@@ -34,6 +34,8 @@ export interface EndpointFeedsOptions {
   /** Bound for publishers that connect to us, e.g. "tcp://*:5557". */
   readonly boundEndpoint: string | undefined;
   readonly maxBlocksPerRank: number;
+  /** Asks each endpoint for its past at once, not only when something of it is missing. */
+  readonly catchesUp?: boolean;
   readonly log: Logger;
   readonly now: () => number;
   /** Told of each rank of an endpoint that begins to hold blocks, and of each that ends. */
@@ -104,6 +106,14 @@ export class EndpointFeeds {
     return seat !== undefined && seat.endpoint.generation === endpoint.generation ? seat.holders : noHolders;
   }
 
+  /** An endpoint's past has been asked for and is not in yet. */
+  get isReplaying(): boolean {
+    for (const seat of this.#seats) {
+      if (seat !== undefined) for (const feed of seat.feeds.values()) if (feed.isReplaying) return true;
+    }
+    return false;
+  }
+
   /** Blocks an endpoint's engine says it holds. */
   blocksOf(endpoint: Endpoint): number {
     const seat = this.#seats[endpoint.slot];
@@ -157,6 +167,8 @@ export class EndpointFeeds {
       },
       log,
     });
+    // The sooner it listens, the less is missing after the past.
+    if (this.#options.catchesUp === true) void seat.source.opened.then(() => feed.catchUp());
   }
 
   #remove(endpoint: Endpoint): void {
@@ -262,7 +274,7 @@ function publisherOf(topic: string): string {
 }
 
 /** The number in "<pod>-rank-<n>": engines publish each rank on a port of its own, counting from the first. */
-function rankOf(endpoint: Endpoint): number {
+export function rankOf(endpoint: Endpoint): number {
   return Number(/-rank-(\d{1,4})$/.exec(endpoint.name)?.[1] ?? 0);
 }
 

@@ -74,6 +74,15 @@ export class EngineFeed {
     if (!this.#isClosed) this.#order.live(sequence, payload);
   }
 
+  /** Asks for what the engine has published so far, where that can be had. */
+  catchUp(): void {
+    if (!this.#isClosed) this.#order.catchUp();
+  }
+
+  get isReplaying(): boolean {
+    return this.#order.isReplaying;
+  }
+
   disconnected(): void {
     this.#order.disconnected();
   }

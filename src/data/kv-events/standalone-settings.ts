@@ -34,7 +34,7 @@ export type StandaloneReading =
   | {
       readonly kind: "settings";
       readonly settings: StandaloneSettings;
-      /** What the settings stand for: where tokens come from, and how engines are heard. */
+      /** What the settings stand for: the router, what its engines are, and where tokens come from. */
       readonly plugins: readonly PluginEntry[];
       /** What is set and has no effect, and older names. */
       readonly warnings: readonly string[];
@@ -80,33 +80,23 @@ export function standaloneSettings(env: Environment): StandaloneReading {
 }
 
 function pluginsOf(settings: StandaloneSettings): readonly PluginEntry[] {
-  const { kvEventReplayPort, kvEventPort, tokenizationTimeoutMs, podNamespace } = settings;
-  const timeout = `${tokenizationTimeoutMs}ms`;
+  const { kvEventReplayPort, totalKvBlocks, maxNumBatchedTokens } = settings;
+  const timeout = `${settings.tokenizationTimeoutMs}ms`;
+  const { tokenizerUrl: url, tokenizerMaxResponseBytes: maxResponseBytes } = settings;
   return [
     {
-      type: "token-producer",
+      type: "dynamo-prefill-router",
       parameters: {
-        modelName: settings.modelName,
-        vllm: {
-          url: settings.tokenizerUrl,
-          timeout,
-          mmTimeout: timeout,
-          maxResponseBytes: settings.tokenizerMaxResponseBytes,
-        },
-      },
-    },
-    {
-      type: "precise-prefix-cache-producer",
-      parameters: {
-        tokenProcessorConfig: { blockSizeTokens: settings.kvCacheBlockSize },
-        kvEventsConfig: {
-          topicFilter: "",
-          discoverPods: true,
-          podDiscoveryConfig: {
-            podNamespace,
-            socketPort: kvEventPort,
-            ...(kvEventReplayPort === undefined ? {} : { replaySocketPort: kvEventReplayPort }),
-          },
+        workers: "endpoints",
+        maxInflightRequests: settings.maxInflightRequests,
+        engines: {
+          modelName: settings.modelName,
+          blockSizeTokens: settings.kvCacheBlockSize,
+          kvEventPort: settings.kvEventPort,
+          ...(kvEventReplayPort === undefined ? {} : { kvEventReplayPort }),
+          ...(totalKvBlocks === undefined ? {} : { totalKvBlocks }),
+          ...(maxNumBatchedTokens === undefined ? {} : { maxNumBatchedTokens }),
+          tokens: { vllm: { url, timeout, mmTimeout: timeout, maxResponseBytes } },
         },
       },
     },

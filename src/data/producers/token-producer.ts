@@ -91,7 +91,11 @@ const defaultMaxAnswerBytes = 16 * 1024 * 1024;
 const defaultTimeoutMs = 5000;
 const defaultMediaTimeoutMs = 30_000;
 
-function createBackend(parameters: TokenProducerParameters, context: PluginContext): TokenBackend | undefined {
+/** The backend that the parameters name; undefined where they name none. Throws where a file of theirs cannot be used. */
+export function createTokenBackend(
+  parameters: TokenProducerParameters,
+  context: Pick<PluginContext, "log" | "now">,
+): TokenBackend | undefined {
   const { vllm, modelName, modelPath } = parameters;
   if (modelPath !== undefined) {
     const { log } = context;
@@ -131,5 +135,5 @@ export const tokenProducerDefinition: PluginDefinition<TokenProducerParameters, 
     "Makes a request's prompt tokens: exact from an engine's render endpoint or a tokenizer, else estimated at about four bytes a token.",
   parameters: tokenProducerSchema,
   validate: tokenFaults,
-  create: (parameters, context) => new TokenProducer(createBackend(parameters, context), context),
+  create: (parameters, context) => new TokenProducer(createTokenBackend(parameters, context), context),
 };

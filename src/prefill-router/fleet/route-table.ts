@@ -1,7 +1,15 @@
 /** What the plugin asks of the fleet: the router of the worker set that is to serve a model, or why there is none. */
+import type { MediaSpan, PromptTokens } from "../../data/attributes.ts";
+import type { InferenceRequest } from "../../request/inference-request.ts";
 import type { TokenHashes } from "../../tokens/block-hash.ts";
-import type { PromptTokenizer } from "../../tokens/prompt-tokenizer.ts";
+import type { NoTokens, TokenizedPrompt, TokenizeFailure } from "../../tokens/prompt-tokenizer.ts";
 import type { PrefillRouter } from "../contracts.ts";
+
+/** The prompt's tokens, with the media in them where engines hash those by themselves. */
+export type RequestTokens = (TokenizedPrompt & { readonly media?: PromptTokens["media"] }) | NoTokens | TokenizeFailure;
+
+/** Calls done exactly once, before it returns or later, unless cancelled. The body is read during the call only. */
+export type TokenizeRequest = (request: InferenceRequest, done: (tokens: RequestTokens) => void) => { cancel(): void };
 
 /** One ready worker set: prefill and decode of one request are always of the same. */
 export interface SetRoute {
@@ -14,10 +22,10 @@ export interface SetRoute {
   readonly blockSize: number;
   /** Tokens; 0 = no limit known. */
   readonly contextLength: number;
-  readonly tokenizer: PromptTokenizer;
+  readonly tokenize: TokenizeRequest;
   readonly router: PrefillRouter;
   readonly isPrefillWorker: (workerId: bigint) => boolean;
-  hash(tokens: Uint32Array, cacheSalt: string | undefined): TokenHashes;
+  hash(tokens: Uint32Array, cacheSalt: string | undefined, media: readonly MediaSpan[] | undefined): TokenHashes;
 }
 
 export type RouteLookup =

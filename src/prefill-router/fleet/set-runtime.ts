@@ -26,6 +26,7 @@ import type { SetRoute } from "./route-table.ts";
 import { routerWorkerOf } from "./router-worker.ts";
 import { createSetIndex, type IndexSize } from "./set-index.ts";
 import { Suspects } from "./suspects.ts";
+import { tokenizeBy } from "./tokenize-request.ts";
 
 export interface SetRuntimeInit {
   readonly set: WorkerSet;
@@ -159,7 +160,7 @@ export class SetRuntime {
         loraName,
         blockSize,
         contextLength,
-        tokenizer,
+        tokenize: tokenizeBy(tokenizer),
         router: this.router,
         isPrefillWorker: (workerId) => this.stages.prefill.workers.has(workerId),
         hash: (tokens, cacheSalt) => hasher.hash(tokens, { blockSize, loraName, cacheSalt, isEagle }),

@@ -1,18 +1,25 @@
 /** The plugin definition of `dynamo-prefill-router`: its parameters, and what it builds from them and from Dynamo's environment variables. */
 import type { DynamoWorkers } from "../../data/discovery/dynamo/dynamo-discovery.ts";
 import { dynamoDiscoveryType } from "../../data/discovery/dynamo/dynamo-discovery-plugin.ts";
+import { createTokenBackend } from "../../data/producers/token-producer.ts";
 import { isTruthy } from "../../dynamo/event-plane/settings.ts";
 import type { PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
 import { Fleet } from "../fleet/fleet.ts";
 import { type FleetSettings, readFleetSettings } from "../fleet/fleet-settings.ts";
 import { settingSchemas } from "../settings/parameters.ts";
+import { EndpointRoutes } from "../standalone/endpoint-routes.ts";
+import { type EngineParameters, engineFaults, engineSchema } from "../standalone/engine-parameters.ts";
 import { DynamoPrefillRouter } from "./dynamo-prefill-router.ts";
 import { FleetRoutes } from "./fleet-routes.ts";
+import { InflightLimit } from "./inflight-limit.ts";
 import { relay } from "./plan-watcher.ts";
 
 export const dynamoPrefillRouterType = "dynamo-prefill-router";
 
 export interface DynamoPrefillRouterParameters {
+  readonly workers: "dynamo" | "endpoints";
+  readonly engines?: EngineParameters;
+  readonly maxInflightRequests?: number;
   readonly discovery: string;
   readonly injectTokens: boolean;
   readonly legacyHeaders?: boolean;
@@ -24,6 +31,19 @@ export interface DynamoPrefillRouterParameters {
 
 /** Parameters that are not the router's own settings. */
 const ownParameters = {
+  workers: {
+    enum: ["dynamo", "endpoints"],
+    default: "dynamo",
+    description:
+      "Who serves: workers that Dynamo registers, behind their frontends, or the endpoints themselves, engines without Dynamo that publish KV events (vLLM).",
+  },
+  engines: engineSchema,
+  maxInflightRequests: {
+    type: "integer",
+    minimum: 1,
+    description:
+      "Requests that are planned or being answered at once; the next is refused with 503. Default: no bound, with workers: endpoints 1024.",
+  },
   discovery: {
     type: "string",
     default: dynamoDiscoveryType,
@@ -74,7 +94,12 @@ export const dynamoPrefillRouterDefinition: PluginDefinition<DynamoPrefillRouter
     properties: { ...ownParameters, ...withoutDefaults(settingSchemas()) },
   },
   needs: [dynamoDiscoveryType],
-  create: createRouter,
+  readsFromNeeds: ({ workers }) => workers === "dynamo",
+  validate: ({ workers, engines }) => engineFaults(workers, engines),
+  create: (parameters, context) =>
+    parameters.engines === undefined
+      ? createRouter(parameters, context)
+      : createOver(parameters.engines, parameters, context),
 };
 
 /** What is not given comes from the environment, so a schema's default must not fill it in. */
@@ -113,16 +138,59 @@ function createRouter(parameters: DynamoPrefillRouterParameters, context: Plugin
     routes.begin(fleet, context.log);
   };
   const router = new DynamoPrefillRouter({
+    ...sharedInit(parameters, context),
     routes,
-    now: () => context.now(),
     begin,
-    profiles: { decode: parameters.decodeProfile, prefill: parameters.prefillProfile },
-    log: context.log,
-    sendsLegacyHeaders: parameters.legacyHeaders ?? isTruthy(environment["DYN_EPP_LEGACY_HEADERS"]),
-    injectsTokens: parameters.injectTokens,
-    overloadStatus: parameters.overloadStatus ?? overloadStatusOf(environment["DYN_HTTP_OVERLOAD_STATUS_CODE"]),
+    binding: {
+      sendsLegacyHeaders: parameters.legacyHeaders ?? isTruthy(environment["DYN_EPP_LEGACY_HEADERS"]),
+      injectsTokens: parameters.injectTokens,
+    },
+    inflight: new InflightLimit(parameters.maxInflightRequests ?? Number.POSITIVE_INFINITY),
   });
   return router;
+}
+
+/** Over the endpoints themselves. */
+function createOver(
+  engines: EngineParameters,
+  parameters: DynamoPrefillRouterParameters,
+  context: PluginContext,
+): DynamoPrefillRouter {
+  const { vllm, modelPath } = engines.tokens ?? {};
+  const routes = new EndpointRoutes({
+    endpoints: context.endpoints,
+    engines,
+    settings: readSettings(parameters, context),
+    tokenizer:
+      vllm === undefined && modelPath === undefined
+        ? undefined
+        : createTokenBackend({ ...engines.tokens, modelName: engines.modelName }, context),
+    log: context.log,
+    now: () => context.now(),
+    random: () => context.random(),
+    observersOf: (set) => [relay(set, () => router.watcher)],
+  });
+  const router: DynamoPrefillRouter = new DynamoPrefillRouter({
+    ...sharedInit(parameters, context),
+    routes,
+    begin: () => routes.begin(),
+    binding: undefined,
+    inflight: new InflightLimit(parameters.maxInflightRequests ?? defaultMaxInflight),
+  });
+  return router;
+}
+
+/** Dynamo's. */
+const defaultMaxInflight = 1024;
+
+function sharedInit(parameters: DynamoPrefillRouterParameters, context: PluginContext) {
+  const { decodeProfile, prefillProfile, overloadStatus } = parameters;
+  return {
+    now: () => context.now(),
+    profiles: { decode: decodeProfile, prefill: prefillProfile },
+    log: context.log,
+    overloadStatus: overloadStatus ?? overloadStatusOf(context.environment?.["DYN_HTTP_OVERLOAD_STATUS_CODE"]),
+  };
 }
 
 /** Throws with every fault, which makes each a fault of the configuration. */

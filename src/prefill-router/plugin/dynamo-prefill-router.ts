@@ -1,6 +1,6 @@
 /**
  * The `dynamo-prefill-router` plugin: plans each request's prefill and decode worker, sends it to the frontend beside the decode worker with
- * the headers that bind it to both, and keeps the books until the answer has ended.
+ * the headers that bind it to both, or to a worker that is a server by itself, and keeps the books until the answer has ended.
  */
 import type { InferenceRequest } from "../../request/inference-request.ts";
 import {
@@ -25,16 +25,21 @@ import type { Logger } from "../../telemetry/log.ts";
 import type { RouteTable } from "../fleet/route-table.ts";
 import type { SetRuntime } from "../fleet/set-runtime.ts";
 import { decodeProfileOf, type StageProfiles } from "./allowed-workers.ts";
+import type { InflightLimit } from "./inflight-limit.ts";
 import { setWorkerHeaders } from "./leaving.ts";
-import type { PlanWatcher } from "./plan-watcher.ts";
+import type { PlanWatcher, WatchedSet } from "./plan-watcher.ts";
 import { type Planned, Planning } from "./planning.ts";
-import { notReady, unknownModel } from "./refusals.ts";
+import { notReady, pickerOverloaded, unknownModel } from "./refusals.ts";
 import { spliceTokenData } from "./token-data-edit.ts";
+
+/** What runs for one worker set, as metrics read it. */
+export type RoutedSet = Pick<SetRuntime, "router" | "indexSize" | "replicas" | "ingest"> & { readonly set: WatchedSet };
 
 /** The routes with their lifetime, which is the plugin's. */
 export interface OwnedRoutes extends RouteTable {
   readonly isReady: boolean;
-  readonly runtimes: ReadonlyMap<string, SetRuntime>;
+  /** By the set's key. */
+  readonly runtimes: ReadonlyMap<string, RoutedSet>;
   state(): Readonly<Record<string, unknown>>;
   close(): Promise<void>;
 }
@@ -45,8 +50,9 @@ export interface DynamoPrefillRouterInit {
   readonly begin: () => void;
   /** Name of the profile that runs: "decode" where there is one. */
   readonly profiles: StageProfiles;
-  readonly sendsLegacyHeaders: boolean;
-  readonly injectsTokens: boolean;
+  /** What a planned request leaves with; undefined where the destination says it all. */
+  readonly binding: { readonly sendsLegacyHeaders: boolean; readonly injectsTokens: boolean } | undefined;
+  readonly inflight: InflightLimit;
   readonly overloadStatus: number | undefined;
   readonly log: Logger;
   /** Monotonic milliseconds. */
@@ -77,12 +83,12 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
   }
 
   /** What runs for each worker set now, by the set's key. */
-  get runtimes(): ReadonlyMap<string, SetRuntime> {
+  get runtimes(): ReadonlyMap<string, RoutedSet> {
     return this.#init.routes.runtimes;
   }
 
   dumpState(): unknown {
-    return { untokenized: this.#untokenized, ...this.#init.routes.state() };
+    return { untokenized: this.#untokenized, inflight: this.#init.inflight.count, ...this.#init.routes.state() };
   }
 
   close(): Promise<void> {
@@ -91,10 +97,16 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
 
   plan(cycle: Cycle, offer: PlanOffer, done: (outcome: PlannerOutcome) => void): PendingPlanning {
     const { request } = cycle;
-    const { routes, profiles, overloadStatus } = this.#init;
+    const { routes, profiles, overloadStatus, inflight } = this.#init;
     const { watcher } = this;
+    const place = inflight.take();
+    if (place === undefined) {
+      done(pickerOverloaded);
+      return nothingPending;
+    }
     const found = routes.find(request.targetModel, () => cycle.random());
     if (found.kind !== "found") {
+      place.leave();
       done(found.kind === "not-ready" ? notReady(found.reason) : unknownModel(request.targetModel));
       return nothingPending;
     }
@@ -103,6 +115,7 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
       request,
       offer,
       route,
+      place,
       profiles,
       overloadStatus,
       untokenized: (reason) => {
@@ -135,8 +148,10 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
   assigned(request: InferenceRequest, _assignment: Assignment, upstreamHeaders: HeaderSink): void {
     const planned = request.attribute(plannedKey);
     if (planned === undefined) return;
-    setWorkerHeaders(planned.plan, upstreamHeaders, this.#init.sendsLegacyHeaders);
-    spliceTokenData(request, this.#init.injectsTokens ? planned.tokenData : undefined);
+    const { binding } = this.#init;
+    if (binding === undefined) return;
+    setWorkerHeaders(planned.plan, upstreamHeaders, binding.sendsLegacyHeaders);
+    spliceTokenData(request, binding.injectsTokens ? planned.tokenData : undefined);
   }
 
   responseHeaders(
@@ -147,9 +162,10 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
     const planned = request.attribute(plannedKey);
     if (planned === undefined) return;
     if (served !== undefined && served !== destinations[0]?.hostPort) this.watcher?.misplaced(planned.route);
-    if (status < 400) return;
-    // 400 is the frontend's answer to a worker that has left, and to a client's own mistakes; these three are nobody else's.
-    if (status === 400 || status >= 500) this.#suspect(planned, status === 502 || status === 503 || status === 504);
+    // 400 is a frontend's answer to a worker that has left, and to a client's own mistakes; these three are nobody else's.
+    if (status >= 500 || (status === 400 && this.#init.binding !== undefined)) {
+      this.#suspect(planned, status === 502 || status === 503 || status === 504);
+    }
   }
 
   firstByte(request: InferenceRequest, _assignment: Assignment, atMs: number): void {
@@ -170,6 +186,7 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
     const planned = request.attribute(plannedKey);
     if (planned === undefined) return;
     planned.plan.booking.free();
+    planned.place.leave();
     const { route, plan, firstByteAtMs } = planned;
     this.watcher?.ended(route, plan.mode, usage, firstByteAtMs === undefined ? undefined : atMs - firstByteAtMs);
     if (cause.kind === "error") this.#suspect(planned, false);

@@ -38,7 +38,7 @@ export function workerIdOf(endpoint: Endpoint): bigint {
   return id;
 }
 
-/** "<namespace>/<pod>-rank-<n>" → "<pod>". */
-function podOf({ name, namespace }: Endpoint): string {
-  return name.slice(namespace.length + 1).replace(/-rank-\d+$/, "");
+/** "<namespace>/<pod>-rank-<n>" → "<pod>" of the first; the others of a pod, on ports of their own, are workers of their own. */
+export function podOf({ name, namespace }: Endpoint): string {
+  return name.slice(namespace.length + 1).replace(/-rank-0$/, "");
 }

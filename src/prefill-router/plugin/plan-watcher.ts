@@ -8,11 +8,14 @@ import type { Plan, PlanRefusal } from "../contracts.ts";
 import type { SetRoute } from "../fleet/route-table.ts";
 import type { RouterObserver } from "../plan/contracts.ts";
 
+/** What is shown of a worker set. */
+export type WatchedSet = Pick<WorkerSet, "key" | "model" | "namespace" | "workers" | "card">;
+
 export type WatchedRoute = Pick<SetRoute, "key" | "model" | "namespace">;
 
 export interface PlanWatcher {
   /** Hears what the router of this set decides. */
-  observerOf(set: WorkerSet): RouterObserver;
+  observerOf(set: WatchedSet): RouterObserver;
   /** `api`: the parser that read the request, e.g. "openai-chat". */
   refused(route: WatchedRoute, api: string, refusal: PlanRefusal): void;
   /** Routed by load alone, since its tokens could not be had. */
@@ -27,7 +30,7 @@ export interface PlanWatcher {
 }
 
 /** Tells the watcher there is, once there is one. */
-export function relay(set: WorkerSet, watcher: () => PlanWatcher | undefined): RouterObserver {
+export function relay(set: WatchedSet, watcher: () => PlanWatcher | undefined): RouterObserver {
   let observer: RouterObserver | undefined;
   const current = (): RouterObserver | undefined => {
     observer ??= watcher()?.observerOf(set);

@@ -2,14 +2,21 @@
  * One request's way to a plan: tokens, length check, hashes, plan, endpoint. Runs through in one call unless the tokens come from a worker
  * thread or the request waits in a queue.
  */
+import type { MediaSpan } from "../../data/attributes.ts";
 import type { Endpoint } from "../../data/endpoint.ts";
 import type { InferenceRequest } from "../../request/inference-request.ts";
-import type { PendingPlanning, PlannerOutcome, PlanOffer, Rejection } from "../../scheduling/contracts.ts";
-import type { PromptDialect, TokenizeOutcome } from "../../tokens/prompt-tokenizer.ts";
+import {
+  isRejection,
+  type PendingPlanning,
+  type PlannerOutcome,
+  type PlanOffer,
+  type Rejection,
+} from "../../scheduling/contracts.ts";
 import type { PendingPlan, Plan, PlanOutcome, PlanRefusal } from "../contracts.ts";
-import type { SetRoute } from "../fleet/route-table.ts";
+import type { RequestTokens, SetRoute } from "../fleet/route-table.ts";
 import { allowedWorkers, type StageProfiles } from "./allowed-workers.ts";
 import { explainPlan } from "./explain-plan.ts";
+import type { InflightPlace } from "./inflight-limit.ts";
 import { placementOf } from "./placement.ts";
 import { notReady, promptTooLong, refusalOfPlan, refusalOfTokens } from "./refusals.ts";
 import { type RequestHints, requestHints } from "./request-hints.ts";
@@ -18,6 +25,7 @@ import { type RequestHints, requestHints } from "./request-hints.ts";
 export interface Planned {
   readonly plan: Plan;
   readonly route: SetRoute;
+  readonly place: InflightPlace;
   readonly hints: RequestHints;
   /** The prompt's ids, where they may stand in for it. */
   readonly tokenData: Uint32Array | undefined;
@@ -31,6 +39,8 @@ export interface PlanningInit {
   readonly request: InferenceRequest;
   readonly offer: PlanOffer;
   readonly route: SetRoute;
+  /** Held from now on: left when nothing comes of the request, else whoever has what was planned leaves it. */
+  readonly place: InflightPlace;
   readonly profiles: StageProfiles;
   readonly overloadStatus: number | undefined;
   /** Keeps what was planned for the observers. */
@@ -45,11 +55,6 @@ export interface PlanningInit {
   readonly done: (outcome: PlannerOutcome) => void;
 }
 
-const dialects: ReadonlyMap<string, PromptDialect> = new Map([
-  ["openai-chat", "chat"],
-  ["openai-completions", "completions"],
-  ["openai-embeddings", "embeddings"],
-]);
 const noHashes = { blockHashes: new Uint32Array(0), sequenceHashes: new Uint32Array(0) };
 /** For dialects whose tokens are not known. */
 const bytesPerToken = 4;
@@ -67,13 +72,8 @@ export class Planning implements PendingPlanning {
 
   start(): this {
     const { request, route } = this.#init;
-    const dialect = dialects.get(request.parsed.api);
-    if (dialect === undefined) {
-      this.#plan(undefined, undefined, Math.ceil(request.body.length / bytesPerToken));
-      return this;
-    }
     let isWaiting = true;
-    const pending = route.tokenizer.tokenize(dialect, request.body, (outcome) => {
+    const pending = route.tokenize(request, (outcome) => {
       isWaiting = false;
       this.#pending = undefined;
       if (!this.#isOver) this.#tokenized(outcome);
@@ -86,9 +86,10 @@ export class Planning implements PendingPlanning {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#pending?.cancel();
+    this.#init.place.leave();
   }
 
-  #tokenized(outcome: TokenizeOutcome): void {
+  #tokenized(outcome: RequestTokens): void {
     const { request } = this.#init;
     switch (outcome.kind) {
       case "tokens": {
@@ -97,6 +98,7 @@ export class Planning implements PendingPlanning {
           this.#plan(undefined, undefined, 0);
           return;
         }
+        const media = outcome.media?.[0];
         // A batch is routed by its first prompt, and weighs what all of them weigh.
         const isl = others.reduce((sum, prompt) => sum + prompt.length, first.length);
         const longest = others.reduce((most, prompt) => Math.max(most, prompt.length), first.length);
@@ -106,7 +108,7 @@ export class Planning implements PendingPlanning {
           return;
         }
         request.promptTokens = isl;
-        this.#plan(first, outcome.isAuthoritative ? first : undefined, isl);
+        this.#plan(first, outcome.isAuthoritative ? first : undefined, isl, media);
         return;
       }
       case "none":
@@ -126,11 +128,16 @@ export class Planning implements PendingPlanning {
     }
   }
 
-  #plan(tokens: Uint32Array | undefined, tokenData: Uint32Array | undefined, isl: number): void {
+  #plan(
+    tokens: Uint32Array | undefined,
+    tokenData: Uint32Array | undefined,
+    isl: number,
+    media?: readonly MediaSpan[],
+  ): void {
     const { request, offer, route } = this.#init;
     const hints = this.#hints;
     const startedAtMs = this.#init.now();
-    const hashes = tokens === undefined ? noHashes : route.hash(tokens, hints.cacheSalt);
+    const hashes = tokens === undefined ? noHashes : route.hash(tokens, hints.cacheSalt, media);
     const hashedAtMs = this.#init.now();
     let isWaiting = true;
     const pending: PendingPlan = route.router.plan(
@@ -165,7 +172,7 @@ export class Planning implements PendingPlanning {
       if (outcome.kind === "planned") outcome.plan.booking.free();
       return;
     }
-    const { offer, route, overloadStatus } = this.#init;
+    const { offer, route, place, overloadStatus } = this.#init;
     if (outcome.kind === "refused") {
       this.#init.refused(outcome.refusal);
       this.#finish(refusalOfPlan(outcome.refusal, overloadStatus));
@@ -175,22 +182,26 @@ export class Planning implements PendingPlanning {
     const destination: Endpoint | undefined = placementOf(offer.candidates).get(plan.decode.worker.id);
     if (destination === undefined) {
       plan.booking.free();
-      this.#finish(notReady("no frontend stands beside the chosen worker"));
+      this.#finish(notReady("nothing that serves stands beside the chosen worker"));
       return;
     }
     const { priorityJump, strictPriority, policyClass, sessionId } = this.#hints;
     const hintsShown = { priorityJump, strictPriority, policyClass, sessionId };
-    this.#init.planned({ plan, route, hints: this.#hints, tokenData, isl, firstByteAtMs: undefined });
+    this.#init.planned({ plan, route, place, hints: this.#hints, tokenData, isl, firstByteAtMs: undefined });
     this.#finish({
       kind: "planned",
       destinations: [destination],
       explain: () => explainPlan(plan, isl, hintsShown),
-      abandoned: () => plan.booking.free(),
+      abandoned: () => {
+        plan.booking.free();
+        place.leave();
+      },
     });
   }
 
   #finish(outcome: PlannerOutcome | Rejection): void {
     this.#isOver = true;
+    if (isRejection(outcome)) this.#init.place.leave();
     this.#init.done(outcome);
   }
 }

@@ -54,3 +54,10 @@ export function unknownModel(model: string): Rejection {
 export function notReady(reason: string): Rejection {
   return reject("ServiceUnavailable", reason, { droppedReason: "rejected-no-endpoints", retryAfterSeconds: 1 });
 }
+
+/** Dynamo's words. */
+export const pickerOverloaded: Rejection = reject("ServiceUnavailable", "endpoint picker overloaded", {
+  errorCode: "overloaded",
+  droppedReason: "rejected-saturated",
+  retryAfterSeconds: 1,
+});

@@ -143,20 +143,34 @@ describe("variables of Dynamo's picker", () => {
 });
 
 describe("a picker of raw engines (standalone)", () => {
-  it("weighs exact cache hits, for the endpoints that are given", async () => {
+  it("is the router over the endpoints that are given, without a discovery of Dynamo's workers", async () => {
     const argv = ["--endpoints=10.0.0.1:8000"];
-    const { plugins, discovery, parametersOf } = await configurationOf(standalone, argv);
-    expect(plugins).toEqual(
-      expect.arrayContaining(["token-producer", "precise-prefix-cache-producer", "queue-scorer"]),
-    );
+    const { plugins, handler, discovery, parametersOf } = await configurationOf(standalone, argv);
+    expect(handler).toBe("dynamo-prefill-router");
+    expect(plugins).not.toContain("dynamo-discovery");
     expect(plugins).not.toContain("approx-prefix-cache-producer");
-    expect(parametersOf("prefix-cache-scorer")).toMatchObject({
-      prefixMatchInfoProducerName: "precise-prefix-cache-producer",
+    expect(parametersOf("dynamo-prefill-router")).toMatchObject({
+      workers: "endpoints",
+      maxInflightRequests: 1024,
+      engines: { modelName: "tiny", blockSizeTokens: 16, kvEventPort: 5557 },
     });
     expect(discovery).toBeUndefined();
     const { values, faults, given } = adapt(standalone, argv);
     expect([...faults, ...faultsOfEppFlags(values, given)]).toEqual([]);
     expect(values["pool-name"]).toBe("pool");
+  });
+
+  it("says nothing of variables that have an effect", () => {
+    const { warnings } = adapt(
+      {
+        ...standalone,
+        DYN_EPP_TOTAL_KV_BLOCKS: "1000",
+        DYN_EPP_MAX_NUM_BATCHED_TOKENS: "8192",
+        DYN_EPP_MAX_INFLIGHT_REQUESTS: "7",
+      },
+      ["--endpoints=10.0.0.1:8000"],
+    );
+    expect(warnings).toEqual([]);
   });
 
   it("names every variable that is missing, and that pods cannot be found", () => {

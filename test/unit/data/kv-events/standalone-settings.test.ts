@@ -1,8 +1,5 @@
 import { describe, expect, it } from "@jest/globals";
-import { Ajv } from "ajv";
 import { standaloneSettings } from "../../../../src/data/kv-events/standalone-settings.ts";
-import { precisePrefixCacheProducerDefinition } from "../../../../src/data/producers/precise-prefix-cache-producer.ts";
-import { tokenProducerDefinition } from "../../../../src/data/producers/token-producer.ts";
 
 const required = {
   DYN_EPP_INFERENCE_POOL_NAME: "pool",
@@ -39,20 +36,41 @@ describe("the environment of Dynamo's picker without a Dynamo runtime", () => {
     });
   });
 
-  it("stands for plugins whose own schemas take it", () => {
-    const env = { ...required, DYN_EPP_KV_EVENT_PORT: "6000", DYN_EPP_KV_EVENT_REPLAY_PORT: "6001" };
+  it("stands for the router over engines", () => {
+    const env = {
+      ...required,
+      DYN_EPP_KV_EVENT_PORT: "6000",
+      DYN_EPP_KV_EVENT_REPLAY_PORT: "6001",
+      DYN_EPP_TOTAL_KV_BLOCKS: "1000",
+      DYN_EPP_MAX_NUM_BATCHED_TOKENS: "8192",
+      DYN_EPP_MAX_INFLIGHT_REQUESTS: "7",
+    };
     const reading = standaloneSettings(env);
-    const plugins = reading.kind === "settings" ? reading.plugins : [];
-    const ajv = new Ajv({ useDefaults: true, keywords: ["x-producer"], allowUnionTypes: true });
-    for (const definition of [tokenProducerDefinition, precisePrefixCacheProducerDefinition]) {
-      const parameters = structuredClone(plugins.find(({ type }) => type === definition.type)?.parameters);
-      expect(ajv.validate(definition.parameters, parameters)).toBe(true);
-      expect(definition.validate?.(parameters as never)).toEqual([]);
-    }
-    expect(plugins[1]?.parameters).toMatchObject({
-      tokenProcessorConfig: { blockSizeTokens: 64 },
-      kvEventsConfig: { podDiscoveryConfig: { podNamespace: "serving", socketPort: 6000, replaySocketPort: 6001 } },
-    });
+    expect(reading.kind === "settings" ? reading.plugins : []).toEqual([
+      {
+        type: "dynamo-prefill-router",
+        parameters: {
+          workers: "endpoints",
+          maxInflightRequests: 7,
+          engines: {
+            modelName: "org/model",
+            blockSizeTokens: 64,
+            kvEventPort: 6000,
+            kvEventReplayPort: 6001,
+            totalKvBlocks: 1000,
+            maxNumBatchedTokens: 8192,
+            tokens: {
+              vllm: {
+                url: "http://render:8000",
+                timeout: "5000ms",
+                mmTimeout: "5000ms",
+                maxResponseBytes: 16_777_216,
+              },
+            },
+          },
+        },
+      },
+    ]);
   });
 
   it("names every fault at once", () => {

@@ -1,0 +1,312 @@
+/**
+ * The router over raw engines: every endpoint of the store is a worker of one set, known by its pod's name and by what its engine publishes. Owns the
+ * router, the index, the engines' events and the tokenizer, and ends them at close.
+ */
+import type { MediaSpan } from "../../data/attributes.ts";
+import type { Endpoint, Endpoints } from "../../data/endpoint.ts";
+import { EndpointFeeds } from "../../data/kv-events/endpoint-feeds.ts";
+import type { Holder } from "../../data/prefix-index/kv-index.ts";
+import { mediaByBlock } from "../../data/producers/precise-prefix-cache-media.ts";
+import type { TokenBackend } from "../../data/producers/token-backend.ts";
+import type { EndpointStoreView } from "../../data/store-view.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { createTokenHasher } from "../../tokens/block-hash.ts";
+import type { PrefillRouter } from "../contracts.ts";
+import type { FleetSettings } from "../fleet/fleet-settings.ts";
+import type { RouteLookup, SetRoute, TokenizeRequest } from "../fleet/route-table.ts";
+import { createSetIndex, type IndexSize } from "../fleet/set-index.ts";
+import { Suspects } from "../fleet/suspects.ts";
+import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
+import { createPrefillRouter } from "../plan/prefill-router.ts";
+import type { OwnedRoutes, RoutedSet } from "../plugin/dynamo-prefill-router.ts";
+import { workerIdOf } from "../plugin/placement.ts";
+import type { WatchedSet } from "../plugin/plan-watcher.ts";
+import { hasQueue } from "../policy/policy-class.ts";
+import { createWorkerStage } from "../stage/worker-stage.ts";
+import {
+  assumedSpan,
+  type EngineLimits,
+  type RankSpan,
+  routerWorkerOf,
+  spanWith,
+  totalKvBlocksOf,
+} from "./endpoint-worker.ts";
+import type { EngineParameters } from "./engine-parameters.ts";
+import { tokenizeThrough } from "./request-tokenizer.ts";
+
+export interface EndpointRoutesInit {
+  readonly endpoints: EndpointStoreView;
+  readonly engines: EngineParameters;
+  readonly settings: FleetSettings;
+  /** Owned from now on. Undefined: requests have no tokens. */
+  readonly tokenizer: TokenBackend | undefined;
+  readonly log: Logger;
+  /** Monotonic milliseconds. */
+  readonly now: () => number;
+  readonly random: () => number;
+  readonly observersOf: (set: WatchedSet) => readonly RouterObserver[];
+}
+
+interface Server {
+  readonly id: bigint;
+  endpoint: Endpoint;
+  /** Ranks that have spoken. */
+  heard: RankSpan | undefined;
+  totalKvBlocks: number | undefined;
+}
+
+const setKey = "endpoints";
+/** Distinct blocks of one rank: an engine's own capacity many times over. */
+const maxBlocksPerRank = 4_194_304;
+/** Longest wait for the past of slow engines. */
+const settleWithinMs = 10_000;
+
+export class EndpointRoutes implements OwnedRoutes {
+  readonly #init: EndpointRoutesInit;
+  readonly #hasher = createTokenHasher();
+  readonly #router: PrefillRouter;
+  readonly #suspects: Suspects;
+  readonly #indexSize: IndexSize | undefined;
+  readonly #openFeeds: (() => EndpointFeeds) | undefined;
+  readonly #tokenize: TokenizeRequest;
+  readonly #limits: EngineLimits;
+  readonly #servers = new Map<bigint, Server>();
+  readonly #routes = new Map<string | undefined, SetRoute>();
+  readonly runtimes: ReadonlyMap<string, RoutedSet>;
+  #feeds: EndpointFeeds | undefined;
+  #unsubscribe: (() => void) | undefined;
+  #seen: Endpoints | undefined;
+  #beganAtMs: number | undefined;
+  #wasReady = false;
+  #isClosed = false;
+
+  /** Throws where the settings need what the engines' parameters do not say. */
+  constructor(init: EndpointRoutesInit) {
+    const { engines, settings, endpoints, log, now, random } = init;
+    const { modelName, blockSizeTokens: blockSize, totalKvBlocks, maxNumBatchedTokens } = engines;
+    this.#init = init;
+    this.#limits = { totalKvBlocks, maxNumBatchedTokens };
+    this.#tokenize = tokenizeThrough(init.tokenizer);
+    const index = createSetIndex(settings.config, random);
+    this.#indexSize = index.size;
+    const config = settings.planConfig(modelName, false);
+    const needsBatchedTokens = config.profile.classes.some(hasQueue);
+    if (needsBatchedTokens && maxNumBatchedTokens === undefined) {
+      throw new Error(
+        "engines.maxNumBatchedTokens: is needed where requests wait for a share of it (routerQueueThreshold)",
+      );
+    }
+    const { busyThresholds } = settings;
+    const set: WatchedSet = { key: setKey, model: modelName, namespace: "", workers: new Map(), card: undefined };
+    this.#router = createPrefillRouter({
+      config,
+      settingsOf: settings.settingsOf,
+      prefill: createWorkerStage({ stage: "prefill", blockSize, busyThresholds, needsBatchedTokens, random }),
+      decode: createWorkerStage({ stage: "decode", blockSize, busyThresholds, needsBatchedTokens, random }),
+      index: index.router,
+      now,
+      random,
+      timers: systemTimers,
+      log,
+      observers: init.observersOf(set),
+    });
+    this.#suspects = new Suspects({
+      addressOf: (id) => this.#servers.get(id)?.endpoint.hostPort,
+      isDispensable: (id) => this.#hasStandIn(id),
+      exclude: (id) => {
+        log.warn(
+          { worker: this.#servers.get(id)?.endpoint.name },
+          "an engine does not serve: it gets no requests until it listens",
+        );
+        this.#router.suspectWorker(id, Number.POSITIVE_INFINITY);
+      },
+      readmit: (id) => this.#router.suspectWorker(id, 0),
+    });
+    const { fed } = index;
+    if (fed !== undefined) {
+      this.#openFeeds = () =>
+        new EndpointFeeds({
+          index: fed,
+          endpoints,
+          blockSize,
+          topicFilter: "",
+          perEndpoint: { port: engines.kvEventPort, replayPort: engines.kvEventReplayPort, selects: () => true },
+          boundEndpoint: undefined,
+          maxBlocksPerRank,
+          catchesUp: true,
+          log,
+          now,
+          onRank: (endpoint, rank, holder, isThere) => this.#heard(endpoint, rank, isThere ? holder : undefined),
+        });
+    }
+    this.runtimes = new Map([
+      [setKey, { set, router: this.#router, indexSize: index.size, replicas: undefined, ingest: undefined }],
+    ]);
+  }
+
+  begin(): void {
+    if (this.#isClosed || this.#beganAtMs !== undefined) return;
+    const { endpoints, now } = this.#init;
+    this.#beganAtMs = now();
+    this.#unsubscribe = endpoints.subscribe({
+      added: (endpoint) => this.#added(endpoint),
+      removed: (endpoint) => this.#removed(endpoint),
+    });
+    for (const endpoint of endpoints.snapshot()) this.#added(endpoint);
+    this.#feeds = this.#openFeeds?.();
+  }
+
+  /** Whatever model is asked for: an engine knows its own names, and answers for those that it does not know. */
+  find(model: string): RouteLookup {
+    if (this.#beganAtMs === undefined) return { kind: "not-ready", reason: "the router has not begun" };
+    this.#followMetrics();
+    return { kind: "found", route: this.#routeFor(this.#feeds?.adapters.has(model) === true ? model : undefined) };
+  }
+
+  suspect(_route: SetRoute, workerId: bigint, isCertain: boolean): void {
+    if (this.#servers.has(workerId)) this.#suspects.suspect(workerId, isCertain);
+  }
+
+  /** True for good once there is a server and what the engines cached is known or has been asked for long enough. */
+  get isReady(): boolean {
+    this.#wasReady ||= this.#isSettled();
+    return this.#wasReady;
+  }
+
+  state(): Readonly<Record<string, unknown>> {
+    const size = this.#indexSize;
+    const feeds = this.#feeds;
+    return {
+      sets: [
+        {
+          set: setKey,
+          isReady: this.isReady,
+          suspects: this.#suspects.excluded.map(String),
+          index: size && { blocks: size.blocks, heldBlocks: size.heldBlocks, sizeBytes: size.sizeBytes },
+          router: this.#router.snapshot(),
+          events: feeds && { ...feeds.counters, isReplaying: feeds.isReplaying },
+          engines: Object.fromEntries(
+            Array.from(this.#servers.values(), ({ id, endpoint }) => [
+              endpoint.name,
+              { id: id.toString(), blocks: feeds?.blocksOf(endpoint) ?? 0 },
+            ]),
+          ) as unknown,
+        },
+      ],
+    };
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#unsubscribe?.();
+    this.#suspects.close();
+    this.#router.close();
+    await this.#feeds?.close();
+    await this.#init.tokenizer?.close();
+  }
+
+  #isSettled(): boolean {
+    if (this.#beganAtMs === undefined || !this.#init.endpoints.isSynced || this.#servers.size === 0) return false;
+    return this.#feeds?.isReplaying !== true || this.#init.now() - this.#beganAtMs > settleWithinMs;
+  }
+
+  #routeFor(loraName: string | undefined): SetRoute {
+    let route = this.#routes.get(loraName);
+    if (route === undefined) {
+      const { modelName, blockSizeTokens: blockSize } = this.#init.engines;
+      route = {
+        key: setKey,
+        namespace: "",
+        model: modelName,
+        loraName,
+        blockSize,
+        contextLength: 0,
+        tokenize: this.#tokenize,
+        router: this.#router,
+        isPrefillWorker: () => false,
+        hash: (tokens, cacheSalt, media: readonly MediaSpan[] | undefined) =>
+          this.#hasher.hash(tokens, {
+            blockSize,
+            loraName,
+            cacheSalt,
+            mmHashes: mediaByBlock(media, tokens.length, blockSize),
+          }),
+      };
+      this.#routes.set(loraName, route);
+    }
+    return route;
+  }
+
+  #added(endpoint: Endpoint): void {
+    const id = workerIdOf(endpoint);
+    const known = this.#servers.get(id);
+    if (known !== undefined && known.endpoint.name !== endpoint.name) {
+      this.#init.log.error(
+        { endpoint: endpoint.name, known: known.endpoint.name, id: id.toString() },
+        "two endpoints have one worker id: the second gets no requests",
+      );
+      return;
+    }
+    const server: Server = { id, endpoint, heard: undefined, totalKvBlocks: totalKvBlocksOf(endpoint) };
+    this.#servers.set(id, server);
+    this.#suspects.forget(id);
+    this.#upsert(server);
+  }
+
+  #removed(endpoint: Endpoint): void {
+    const server = this.#serverOf(endpoint);
+    if (server === undefined) return;
+    this.#servers.delete(server.id);
+    this.#suspects.forget(server.id);
+    this.#router.removeWorker(server.id);
+  }
+
+  /** A rank of an engine has blocks, or has none any more. */
+  #heard(endpoint: Endpoint, rank: number, holder: Holder | undefined): void {
+    const server = this.#serverOf(endpoint);
+    if (server === undefined) return;
+    if (holder !== undefined) {
+      const heard = spanWith(server.heard, rank);
+      if (heard === undefined) return;
+      const span = server.heard ?? assumedSpan(endpoint);
+      server.heard = heard;
+      if (heard.first !== span.first || heard.size !== span.size) this.#upsert(server);
+    }
+    this.#router.setHolder({ workerId: server.id, dpRank: rank }, holder);
+  }
+
+  #serverOf(endpoint: Endpoint): Server | undefined {
+    const server = this.#servers.get(workerIdOf(endpoint));
+    return server?.endpoint.generation === endpoint.generation ? server : undefined;
+  }
+
+  #upsert({ id, endpoint, heard }: Server): void {
+    this.#router.upsertWorker(routerWorkerOf(id, endpoint, heard ?? assumedSpan(endpoint), this.#limits));
+    // The same process that was seen not to listen, whatever is heard of it.
+    if (this.#suspects.isExcluded(id)) this.#router.suspectWorker(id, Number.POSITIVE_INFINITY);
+  }
+
+  /** What a scrape says of engines that nobody has told of; a look at the snapshot while nothing has changed. */
+  #followMetrics(): void {
+    if (this.#limits.totalKvBlocks !== undefined) return;
+    const snapshot = this.#init.endpoints.snapshot();
+    if (snapshot === this.#seen) return;
+    this.#seen = snapshot;
+    for (const endpoint of snapshot) {
+      const server = this.#serverOf(endpoint);
+      if (server === undefined) continue;
+      server.endpoint = endpoint;
+      const totalKvBlocks = totalKvBlocksOf(endpoint) ?? server.totalKvBlocks;
+      if (totalKvBlocks === server.totalKvBlocks) continue;
+      server.totalKvBlocks = totalKvBlocks;
+      this.#upsert(server);
+    }
+  }
+
+  /** Another server may be chosen. */
+  #hasStandIn(workerId: bigint): boolean {
+    for (const id of this.#servers.keys()) if (id !== workerId && !this.#suspects.isExcluded(id)) return true;
+    return false;
+  }
+}

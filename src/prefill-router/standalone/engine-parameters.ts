@@ -1,0 +1,68 @@
+/** The parameters of a router whose workers are the endpoints themselves, raw engines: what Dynamo's model cards would say of them. */
+import {
+  type TokenProducerParameters,
+  tokenFaults,
+  tokenProducerSchema,
+} from "../../data/producers/token-parameters.ts";
+import { maxBlockTokens } from "../../tokens/block-hash.ts";
+
+export interface EngineParameters {
+  readonly modelName: string;
+  readonly blockSizeTokens: number;
+  readonly kvEventPort: number;
+  readonly kvEventReplayPort?: number;
+  readonly totalKvBlocks?: number;
+  readonly maxNumBatchedTokens?: number;
+  readonly tokens?: Pick<TokenProducerParameters, "vllm" | "modelPath">;
+}
+
+const port = { type: "integer", minimum: 1, maximum: 65_535 };
+const { vllm, modelPath } = tokenProducerSchema["properties"] as Readonly<Record<"vllm" | "modelPath", object>>;
+
+export const engineSchema = {
+  type: "object",
+  additionalProperties: false,
+  required: ["blockSizeTokens"],
+  description: "With workers: endpoints, what the engines are.",
+  properties: {
+    modelName: { type: "string", default: "", description: "Name in metrics." },
+    blockSizeTokens: {
+      type: "integer",
+      minimum: 1,
+      maximum: maxBlockTokens,
+      description: "Tokens of a KV block; events of other blocks are left out.",
+    },
+    kvEventPort: {
+      ...port,
+      default: 5557,
+      description:
+        "Port of each endpoint's KV events. The label signalbox/kv-events-port of an endpoint goes before it.",
+    },
+    kvEventReplayPort: {
+      ...port,
+      description:
+        "Port where each endpoint is asked for events that were missed. The label signalbox/kv-replay-port of an endpoint goes before it.",
+    },
+    totalKvBlocks: { type: "integer", minimum: 1, description: "KV blocks of a rank. Default: its engine's metrics." },
+    maxNumBatchedTokens: {
+      type: "integer",
+      minimum: 1,
+      description: "Prompt tokens an engine computes at once; a queue threshold is a share of them.",
+    },
+    tokens: {
+      type: "object",
+      additionalProperties: false,
+      description: "What makes the tokens of prompts; without, requests are routed by load alone.",
+      properties: { vllm, modelPath },
+    },
+  },
+} as const;
+
+export function engineFaults(
+  workers: "dynamo" | "endpoints",
+  engines: EngineParameters | undefined,
+): readonly string[] {
+  if (workers === "endpoints" && engines === undefined) return ["engines: is needed where workers are endpoints"];
+  if (workers === "dynamo" && engines !== undefined) return ["engines: needs workers: endpoints"];
+  return tokenFaults(engines?.tokens ?? {}).map((fault) => `engines.tokens.${fault}`);
+}
