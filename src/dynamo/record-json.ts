@@ -18,8 +18,8 @@ const maxIntegerLength = 20;
 
 /** A DOM of the text. Integers that a double cannot hold become bigint. Throws SyntaxError. */
 export function parseExactJson(text: string): unknown {
-  // A reviver costs ten times the parsing; without so many digits in a row no integer is beyond a double's.
-  if (!/[0-9]{16}/.test(text)) return JSON.parse(text);
+  // A reviver costs ten times the parsing.
+  if (!mayHoldLargeInteger.test(text)) return JSON.parse(text);
   return exactJson.parse(text, (_key, value, context) => {
     if (typeof value !== "number" || Number.isSafeInteger(value)) return value;
     const { source } = context;
@@ -27,8 +27,17 @@ export function parseExactJson(text: string): unknown {
   });
 }
 
+/** Digits of an integer from 9,000,000,000,000,000 on, which is a little less than the first that a double may not hold. */
+const mayHoldLargeInteger = /9[0-9]{15}|[1-9][0-9]{16}/;
+
 /** The text of a DOM in which integers may be bigint. */
 export function encodeExactJson(value: unknown): string {
+  try {
+    // A replacer costs several times the writing, and most texts hold no bigint.
+    return JSON.stringify(value);
+  } catch {
+    // It holds a bigint, or is none of ours: then this fails as well.
+  }
   return JSON.stringify(value, (_key, member: unknown) =>
     typeof member === "bigint" ? exactJson.rawJSON(member.toString()) : member,
   );

@@ -35,6 +35,8 @@ export interface Objects {
   putSlice(name: string, members: readonly SliceMember[]): Promise<void>;
   deleteSlice(name: string): Promise<void>;
   putMetadata(name: string, podUid: string, data: unknown): Promise<void>;
+  /** Where there is none yet; cheaper for the server. */
+  createMetadata(name: string, podUid: string, data: unknown): Promise<void>;
   deleteMetadata(name: string): Promise<void>;
 }
 
@@ -109,17 +111,21 @@ export async function createObjects(api: KubernetesApi, namespace: string): Prom
     },
     deleteSlice: (name) => remove(`${slices}/${name}`),
     async putMetadata(name, podUid, data) {
-      await apply(`${metadatas}/${name}`, {
-        apiVersion: "nvidia.com/v1alpha1",
-        kind: "DynamoWorkerMetadata",
-        metadata: {
-          name,
-          ownerReferences: [{ apiVersion: "v1", kind: "Pod", name, uid: podUid, controller: true }],
-        },
-        spec: { data },
-      });
+      await apply(`${metadatas}/${name}`, metadataObject(name, podUid, data));
+    },
+    async createMetadata(name, podUid, data) {
+      await send("POST", metadatas, metadataObject(name, podUid, data));
     },
     deleteMetadata: (name) => remove(`${metadatas}/${name}`),
+  };
+}
+
+function metadataObject(name: string, podUid: string, data: unknown): object {
+  return {
+    apiVersion: "nvidia.com/v1alpha1",
+    kind: "DynamoWorkerMetadata",
+    metadata: { name, ownerReferences: [{ apiVersion: "v1", kind: "Pod", name, uid: podUid, controller: true }] },
+    spec: { data },
   };
 }
 

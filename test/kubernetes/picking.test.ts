@@ -114,7 +114,7 @@ describe("a picker in Kubernetes", () => {
         ]),
       ),
     );
-    const { endpoints } = await picker.debug<{ readonly endpoints: readonly { readonly name: string }[] }>("endpoints");
+    const endpoints = await picker.debug<readonly { readonly name: string }[]>("endpoints");
     expect(endpoints.map(({ name }) => name).sort()).toEqual(
       ["decode-0", "decode-1"].map((pod) => `${objects.namespace}/${pod}`),
     );

@@ -10,8 +10,12 @@ import { cardOf } from "../dynamo-peer/card.ts";
 import { eventually } from "../stack.ts";
 import type { Objects } from "./objects.ts";
 
-/** What a worker of that name registers. */
-export function recordsOf(worker: string, address = "10.77.0.1:9000"): readonly EncodedRecord[] {
+/** What a worker of that name registers. Dynamo's own take publisher ids of at most 53 bits in Kubernetes. */
+export function recordsOf(
+  worker: string,
+  address = "10.77.0.1:9000",
+  publisherId = instanceIdOfPod(worker) ^ 1n,
+): readonly EncodedRecord[] {
   const instanceId = instanceIdOfPod(worker);
   const id = { namespace: "ns", component: "backend", endpoint: "generate", instanceId };
   const scope = { namespace: "ns", component: "backend", endpoint: "generate" };
@@ -23,8 +27,6 @@ export function recordsOf(worker: string, address = "10.77.0.1:9000"): readonly 
       codec: "msgpack",
       transport: { kind: "tcp", address, path: `${instanceId.toString(16)}/ns/backend/${name}` },
     }) as const;
-  // Of the worker's own, and beyond what a double holds.
-  const publisherId = (1n << 60n) + (instanceId >> 1n);
   const topic = "kv-events";
   const recovery = endpoint(`worker_kv_query_source_${publisherId.toString(16)}`);
   return [
@@ -41,8 +43,8 @@ export function recordsOf(worker: string, address = "10.77.0.1:9000"): readonly 
   ];
 }
 
-export function dataOf(worker: string, address?: string): unknown {
-  return metadataOf(new Map(recordsOf(worker, address).map(({ key, text }) => [key, text])));
+export function dataOf(...args: Parameters<typeof recordsOf>): unknown {
+  return metadataOf(new Map(recordsOf(...args).map(({ key, text }) => [key, text])));
 }
 
 /** Its pod, ready in a slice of its own, and its metadata. The pod's uid. */

@@ -49,13 +49,14 @@ export class RecordTable {
     return this.#entries.get(key)?.record !== undefined;
   }
 
-  put(key: string, text: string): void {
+  /** `known` is the record, where whoever has the text has read it and found it to be the key's. */
+  put(key: string, text: string, known?: DynamoRecord): void {
     const before = this.#entries.get(key);
     if (before?.text === text) return;
     const grown = text.length - (before?.text.length ?? 0);
     if (!this.#hasRoom(before === undefined ? 1 : 0, grown)) return;
     this.#characters += grown;
-    const parsed = parseRecord(key, text);
+    const parsed = known === undefined ? parseRecord(key, text) : { kind: "record" as const, record: known };
     if (parsed.kind === "record") {
       this.#entries.set(key, { text, record: parsed.record, isReadable: true });
       if (before?.isReadable === false) this.#listener.unreadable?.(key, undefined);

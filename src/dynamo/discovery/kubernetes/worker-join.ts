@@ -5,9 +5,9 @@
 import type { Logger } from "../../../telemetry/log.ts";
 import type { RecordTable } from "../record-table.ts";
 import type { ReadinessIndex } from "./readiness-index.ts";
-import type { WorkerMetadata } from "./worker-metadata.ts";
+import type { WorkerMetadata, WorkerRecord, WorkerRecords } from "./worker-metadata.ts";
 
-const noRecords: ReadonlyMap<string, string> = new Map();
+const noRecords: WorkerRecords = new Map();
 
 export class WorkerJoin {
   readonly #ready: Pick<ReadinessIndex, "podUidOf">;
@@ -15,7 +15,7 @@ export class WorkerJoin {
   readonly #log: Logger;
   readonly #metadata = new Map<string, WorkerMetadata>();
   /** Worker → its records as they were told. */
-  readonly #told = new Map<string, ReadonlyMap<string, string>>();
+  readonly #told = new Map<string, WorkerRecords>();
   readonly #ownerOfKey = new Map<string, string>();
   /** Keys of others that a worker registers too. */
   readonly #waiting = new Map<string, Set<string>>();
@@ -54,7 +54,7 @@ export class WorkerJoin {
     for (const [worker, metadata] of all) this.put(worker, metadata);
   }
 
-  #wantedOf(worker: string): ReadonlyMap<string, string> {
+  #wantedOf(worker: string): WorkerRecords {
     const metadata = this.#metadata.get(worker);
     if (metadata?.records === undefined || metadata.podUid === undefined) return noRecords;
     return this.#ready.podUidOf(worker) === metadata.podUid ? metadata.records : noRecords;
@@ -68,14 +68,14 @@ export class WorkerJoin {
     else this.#told.set(worker, wanted);
     // Endpoints stand last and go first.
     for (const key of [...told.keys()].reverse()) if (!wanted.has(key)) this.#release(key, worker);
-    for (const [key, text] of wanted) this.#claim(key, text, worker);
+    for (const [key, record] of wanted) this.#claim(key, record, worker);
   }
 
-  #claim(key: string, text: string, worker: string): void {
+  #claim(key: string, record: WorkerRecord, worker: string): void {
     const owner = this.#ownerOfKey.get(key) ?? worker;
     if (owner === worker) {
       this.#ownerOfKey.set(key, worker);
-      this.#table.put(key, text);
+      this.#table.put(key, record.text, record.record);
       return;
     }
     const waiting = this.#waiting.get(key) ?? new Set<string>();
@@ -92,10 +92,10 @@ export class WorkerJoin {
     this.#ownerOfKey.delete(key);
     this.#table.remove(key);
     const [heir] = waiting ?? [];
-    const text = heir === undefined ? undefined : this.#told.get(heir)?.get(key);
-    if (heir === undefined || text === undefined) return;
+    const record = heir === undefined ? undefined : this.#told.get(heir)?.get(key);
+    if (heir === undefined || record === undefined) return;
     waiting?.delete(heir);
     if (waiting?.size === 0) this.#waiting.delete(key);
-    this.#claim(key, text, heir);
+    this.#claim(key, record, heir);
   }
 }

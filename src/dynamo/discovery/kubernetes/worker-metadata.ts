@@ -8,13 +8,22 @@ import { instanceIdOfPod } from "../../instance-id.ts";
 import { recordOfText } from "../../parse-record.ts";
 import { encodeExactJson, isObject, type JsonObject } from "../../record-json.ts";
 import { type Bucket, buckets, keyOf } from "../../record-keys.ts";
+import type { DynamoRecord } from "../../records.ts";
 
 export interface WorkerMetadata {
   /** Undefined: nobody's, so the worker is never there. */
   readonly podUid: string | undefined;
-  /** Key → text, in the order in which they are told. Undefined: the object says nothing that can be read. */
-  readonly records: ReadonlyMap<string, string> | undefined;
+  /** By key, in the order in which they are told. Undefined: the object says nothing that can be read. */
+  readonly records: WorkerRecords | undefined;
 }
+
+export interface WorkerRecord {
+  readonly text: string;
+  /** Undefined: it cannot be read, or is not this worker's to register. */
+  readonly record: DynamoRecord | undefined;
+}
+
+export type WorkerRecords = ReadonlyMap<string, WorkerRecord>;
 
 export function metadataCollection(namespace: string): string {
   return `/apis/nvidia.com/v1alpha1/namespaces/${namespace}/dynamoworkermetadatas`;
@@ -39,9 +48,9 @@ export function workerMetadataOf(object: KubernetesObject): WorkerMetadata {
   return { podUid, records: isObject(data) ? recordsOf(name, data) : undefined };
 }
 
-function recordsOf(worker: string, data: JsonObject): ReadonlyMap<string, string> {
+function recordsOf(worker: string, data: JsonObject): WorkerRecords {
   const instanceId = instanceIdOfPod(worker);
-  const records = new Map<string, string>();
+  const records = new Map<string, WorkerRecord>();
   for (const [section, bucket] of sections) {
     const members = data[section];
     // Server-side apply writes an empty map as null.
@@ -49,19 +58,19 @@ function recordsOf(worker: string, data: JsonObject): ReadonlyMap<string, string
     for (const [path, member] of Object.entries(members)) {
       if (records.size >= maxRecordsOfWorker) return records;
       const text = encodeExactJson(section === "event_channels" ? withScope(member) : member);
-      records.set(keyIn(bucket, path, worker, instanceId, text), text);
+      const parsed = recordOfText(text);
+      if (parsed.kind === "malformed") records.set(`${bucket}/${path}`, { text, record: undefined });
+      else if (isOf(bucket, instanceId, parsed.record))
+        records.set(keyOf(parsed.record), { text, record: parsed.record });
+      // A key that it does not name itself by, so that it is said to be malformed.
+      else records.set(`${bucket}/${path} of ${worker}`, { text, record: undefined });
     }
   }
   return records;
 }
 
-/** The record's own key; where it has none, or is another worker's, one that it does not name itself by, so that it is said to be malformed. */
-function keyIn(bucket: Bucket, path: string, worker: string, instanceId: bigint, text: string): string {
-  const parsed = recordOfText(text);
-  if (parsed.kind === "malformed") return `${bucket}/${path}`;
-  const { record } = parsed;
-  const isOwn = "instanceId" in record ? record.instanceId === instanceId : true;
-  return isOwn && buckets[record.type] === bucket ? keyOf(record) : `${bucket}/${path} of ${worker}`;
+function isOf(bucket: Bucket, instanceId: bigint, record: DynamoRecord): boolean {
+  return buckets[record.type] === bucket && (!("instanceId" in record) || record.instanceId === instanceId);
 }
 
 /** Channels from before Dynamo 1.4 name a namespace and a component, which is empty where there is none. */
