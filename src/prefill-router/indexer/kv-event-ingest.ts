@@ -1,23 +1,18 @@
 /**
  * Keeps a KvIndex true to what workers say: one cursor of event ids for each (worker, rank), gaps closed by asking the worker, the past fetched
- * on first contact, live events held meanwhile. Rules of dynamo-llm 1.6.1's worker_query: a gap asks from the first id missing and the worker
- * chooses between events and a whole tree dump; only a dump of the whole rank replaces what is held, and the newest id it covers, not its own
- * made-up ids, is where the cursor goes on.
+ * on first contact, live events held meanwhile (rank-recovery.ts). A gap asks from the first id missing.
  */
 import type { Holder } from "../../data/prefix-index/kv-index.ts";
-import { MalformedMessage } from "../../dynamo/encoding/value-reader.ts";
 import type { EventSourceRecord } from "../../dynamo/records.ts";
 import { isLoggedAt } from "../../telemetry/log.ts";
 import type { WorkerRank } from "../contracts.ts";
-import { ApplyAnswer, CheckAnswer } from "./answer-jobs.ts";
 import { EventApplier } from "./event-applier.ts";
 import { createIngestCounters, type IngestCounters } from "./ingest-counters.ts";
 import { type IngestLimits, ingestDefaults, type KvEventIngestOptions, type SourceStatus } from "./ingest-options.ts";
 import { LiveMessage } from "./live-message.ts";
-import { RankSource, type WaitingMessage, type WaitingTotal } from "./rank-source.ts";
-import { RecoveryLane } from "./recovery-lane.ts";
-import { type RecoveryBytes, RecoveryError } from "./recovery-query.ts";
-import { type SlicedJob, TimeSlicer } from "./time-slicer.ts";
+import { RankRecovery, type RecoveryEnd } from "./rank-recovery.ts";
+import { RankSource, rankFields, type WaitingMessage, type WaitingTotal } from "./rank-source.ts";
+import { TimeSlicer } from "./time-slicer.ts";
 
 /** Readers kept for the next message that is worked off in slices; their arrays may have grown to megabytes. */
 const maxIdle = 2;
@@ -30,7 +25,7 @@ export class KvEventIngest {
   readonly #options: KvEventIngestOptions;
   readonly #limits: IngestLimits;
   readonly #slicer: TimeSlicer;
-  readonly #lane: RecoveryLane;
+  readonly #recovery: RankRecovery;
   readonly #live: LiveMessage;
   /** For messages that are worked off in slices, several at a time. */
   readonly #idle: LiveMessage[];
@@ -44,7 +39,13 @@ export class KvEventIngest {
     this.#options = options;
     this.#limits = { ...ingestDefaults, ...options.limits };
     this.#slicer = new TimeSlicer(this.#limits.sliceMs, () => performance.now());
-    this.#lane = new RecoveryLane(this.#limits.concurrentRecoveries);
+    this.#recovery = new RankRecovery({
+      options,
+      limits: this.#limits,
+      counters: this.counters,
+      slicer: this.#slicer,
+      detach: (holder) => this.#detach(holder),
+    });
     this.#live = this.#createMessage();
     this.#idle = [];
     this.#waitingTotal = { bytes: 0 };
@@ -216,127 +217,39 @@ export class KvEventIngest {
     clearTimeout(source.timer);
     source.state = "recovering";
     this.counters.recoveriesStarted++;
-    this.#runRecovery(source, startEventId).catch((error: unknown) => {
-      // Only a defect ends here: what workers do wrong is an outcome of the attempt.
-      this.#options.log.error({ error, ...rankFields(source) }, "KV recovery ended unexpectedly");
-      if (source.state !== "gone") this.#degrade(source);
-    });
+    this.#recovery
+      .run(source, startEventId)
+      .then((end) => this.#recoveryEnded(source, end))
+      .catch((error: unknown) => {
+        // Only a defect ends here: what workers do wrong is an outcome.
+        this.#options.log.error({ error, ...rankFields(source) }, "KV recovery ended unexpectedly");
+        if (source.state !== "gone") this.#degrade(source);
+      });
   }
 
-  async #runRecovery(source: RankSource, startEventId: number | undefined): Promise<void> {
-    const isFirst = source.isEmpty;
-    let start = startEventId;
-    let lastError: unknown;
-    for (let attempt = 0; attempt < this.#limits.attempts; attempt++) {
-      if (attempt > 0) await pause(this.#limits.firstBackoffMs * 2 ** (attempt - 1), source.abort.signal);
-      if (source.state === "gone") return;
-      this.counters.recoveryAttempts++;
-      try {
-        const outcome = await this.#attempt(source, start);
-        if (source.state !== "recovering") return;
-        if (outcome === "behind") {
-          start = undefined;
-          continue;
-        }
-        this.#recovered(source, isFirst || start === undefined);
+  #recoveryEnded(source: RankSource, end: RecoveryEnd): void {
+    if (source.state !== "recovering") return;
+    switch (end.kind) {
+      case "recovered":
+        source.isDegraded = false;
+        if (end.wasWhole) this.#later(source, this.#limits.settleMs);
+        this.#drainWaiting(source);
         return;
-      } catch (error) {
-        if (!(error instanceof RecoveryError || error instanceof MalformedMessage)) throw error;
-        lastError = error;
-      }
-    }
-    this.counters.recoveriesFailed++;
-    this.#options.log.warn(
-      { error: lastError, ...rankFields(source) },
-      "KV recovery failed; going on with live events",
-    );
-    this.#degrade(source);
-  }
-
-  /** "behind": the worker knows less than we do, so its past is another one and all of it is needed. */
-  async #attempt(source: RankSource, start: number | undefined): Promise<"done" | "behind"> {
-    // Held until the answer is worked off: as many answers are in memory as permits.
-    const release = await this.#lane.acquire();
-    try {
-      if (source.abort.signal.aborted) return "done";
-      const answer = await this.#options.query(source.record, start, source.abort.signal);
-      try {
-        return await this.#workOff(source, answer);
-      } finally {
-        answer.release?.();
-      }
-    } finally {
-      release();
-    }
-  }
-
-  async #workOff(source: RankSource, answer: RecoveryBytes): Promise<"done" | "behind"> {
-    const check = new CheckAnswer(answer, source);
-    await this.#slicer.run(this.#guarded(source, check));
-    if (source.state !== "recovering") return "done";
-    const { kind, lastEventId, eventsAt, isWholeRank, message } = check.answer;
-    if (check.isForeign) {
-      this.#fence(source);
-      return "done";
-    }
-    switch (kind) {
-      case "events":
-        await this.#slicer.run(
-          this.#guarded(source, new ApplyAnswer(answer, eventsAt, source.holder, source.cursor, this.#applier())),
-        );
-        break;
-      case "tree-dump":
-        if (!isWholeRank) throw new RecoveryError("partial-dump", "the worker dumped a part of its rank only");
-        await this.#replace(source, answer, eventsAt);
-        break;
-      case "too-new":
-        return lastEventId < source.cursor ? "behind" : "done";
-      case "invalid-range":
-      case "tree-dump-failed":
-      case "error":
-      case "unknown":
-        throw new RecoveryError(kind, message === "" ? "the worker cannot answer" : message);
+      case "failed":
+        this.#degrade(source);
+        return;
+      case "foreign":
+        this.#fence(source);
+        return;
+      case "gone":
+        return;
       default:
-        kind satisfies never;
+        end satisfies never;
     }
-    if (source.state === "recovering")
-      source.cursor = kind === "tree-dump" ? lastEventId : Math.max(source.cursor, lastEventId);
-    return "done";
-  }
-
-  /** The old blocks answer until the new ones are all there. */
-  async #replace(source: RankSource, answer: RecoveryBytes, eventsAt: number): Promise<void> {
-    const { index, holderChanged } = this.#options;
-    this.counters.treeDumps++;
-    const isFresh = source.isEmpty;
-    const holder = isFresh ? source.holder : index.attach();
-    source.isEmpty = false;
-    await this.#slicer.run(this.#guarded(source, new ApplyAnswer(answer, eventsAt, holder, -1, this.#applier())));
-    if (isFresh) return;
-    if (source.state !== "recovering") {
-      this.#detach(holder);
-      return;
-    }
-    const old = source.holder;
-    source.holder = holder;
-    holderChanged(source.record, holder);
-    this.#detach(old);
-  }
-
-  /** A job that ends at once when its source has gone meanwhile. */
-  #guarded(source: RankSource, job: SlicedJob): SlicedJob {
-    return { step: (deadlineMs) => source.state === "gone" || job.step(deadlineMs) };
   }
 
   #applier(): EventApplier {
     return new EventApplier(this.#options.index, this.counters);
-  }
-
-  #recovered(source: RankSource, asksAgain: boolean): void {
-    this.counters.recoveriesDone++;
-    source.isDegraded = false;
-    if (asksAgain) this.#later(source, this.#limits.settleMs);
-    this.#drainWaiting(source);
   }
 
   #degrade(source: RankSource): void {
@@ -419,21 +332,4 @@ function nextId({ cursor }: RankSource): number | undefined {
 
 function rankKey({ workerId, dpRank }: WorkerRank): string {
   return `${workerId}/${dpRank}`;
-}
-
-function rankFields({ record }: RankSource): Readonly<Record<string, unknown>> {
-  return { workerId: String(record.workerId), dpRank: record.dpRank, publisherId: String(record.publisherId) };
-}
-
-function pause(durationMs: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const finish = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", finish);
-      resolve();
-    };
-    const timer = setTimeout(finish, durationMs);
-    if (signal.aborted) finish();
-    else signal.addEventListener("abort", finish, { once: true });
-  });
 }

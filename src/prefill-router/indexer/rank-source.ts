@@ -124,3 +124,8 @@ export class RankSource implements RankIdentity {
     return this.#waitingEvents > events || this.#waitingBytes > bytes || this.#total.bytes > totalBytes;
   }
 }
+
+/** For logs. */
+export function rankFields({ record }: RankSource): Readonly<Record<string, unknown>> {
+  return { workerId: String(record.workerId), dpRank: record.dpRank, publisherId: String(record.publisherId) };
+}
