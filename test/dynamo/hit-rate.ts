@@ -28,7 +28,7 @@ export interface HitRates {
 }
 
 /**
- * About 2,300 turns of 600 conversations in a good minute, eight system prompts among them. What is talked about at a time takes about as many blocks as the
+ * About 2,300 turns of 600 conversations in 80 s, eight system prompts among them. What is talked about at a time takes about as many blocks as the
  * workers have, so that a turn sent elsewhere, or a prefix kept twice, is paid for.
  */
 const shape: WorkloadShape = {
@@ -36,7 +36,7 @@ const shape: WorkloadShape = {
   sessions: 600,
   turns: 4,
   sessionEveryMs: 75,
-  thinkMs: 1_200,
+  thinkMs: 2_000,
   answerTokenMs: 10,
   tenants: 8,
   systemTokens: 800,
