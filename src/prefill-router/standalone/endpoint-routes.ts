@@ -207,7 +207,9 @@ export class EndpointRoutes implements OwnedRoutes {
   }
 
   #isSettled(): boolean {
-    if (this.#beganAtMs === undefined || !this.#init.endpoints.isSynced || this.#servers.size === 0) return false;
+    const { endpoints, settings } = this.#init;
+    if (this.#beganAtMs === undefined || !endpoints.isSynced) return false;
+    if (this.#servers.size < Math.max(1, settings.config.minInitialWorkers)) return false;
     return this.#feeds?.isReplaying !== true || this.#init.now() - this.#beganAtMs > settleWithinMs;
   }
 

@@ -175,3 +175,65 @@ describe("the order of an engine's batches", () => {
     expect([applied, cancelled]).toEqual([[], [0]]);
   });
 });
+
+describe("catching up with an engine before anything of it was heard", () => {
+  it("asks for everything once, and goes on with what is heard live", () => {
+    const { order, live, replay, applied, asked } = setUp();
+    order.catchUp();
+    order.catchUp();
+    expect([asked, order.isReplaying]).toEqual([[0], true]);
+    live(1, 2, 3);
+    replay(1, 0, 2);
+    live(1, 4);
+    expect(applied).toEqual(["1.0", "1.1", "1.2", "1.3", "1.4"]);
+    expect([asked, order.isReplaying]).toEqual([[0], false]);
+  });
+
+  it("asks for nothing where batches have come, or nowhere", () => {
+    const joined = setUp();
+    joined.live(1, 0);
+    joined.order.catchUp();
+    expect(joined.asked).toEqual([]);
+    const { order } = setUp(false);
+    order.catchUp();
+    expect(order.isReplaying).toBe(false);
+  });
+
+  it("asks for what was published between the past and the first batch heard", () => {
+    const { order, live, replay, applied, asked } = setUp();
+    order.catchUp();
+    replay(1, 0, 1);
+    live(1, 4);
+    expect(asked).toEqual([0, 1]);
+    replay(1, 1, 3);
+    expect(applied).toEqual(["1.0", "1.1", "1.2", "1.3", "1.4"]);
+  });
+
+  it("drops a batch that the past had too", () => {
+    const { order, live, replay, applied } = setUp();
+    order.catchUp();
+    replay(1, 0, 2);
+    live(1, 2, 3);
+    expect(applied).toEqual(["1.0", "1.1", "1.2", "1.3"]);
+  });
+
+  it.each([0, 2])("forgets the past when the first batch heard, %i, is another run's", (sequence) => {
+    const { order, live, replay, applied } = setUp();
+    order.catchUp();
+    replay(1, 0, 2);
+    live(2, sequence);
+    if (sequence > 0) replay(2, 0, sequence - 1);
+    const run = Array.from({ length: sequence + 1 }, (_, n) => `2.${n}`);
+    expect(applied).toEqual(["1.0", "1.1", "1.2", "restarted", ...run]);
+  });
+
+  it("asks again when something is heard after the past could not be had", () => {
+    const { order, live, replay, applied, asked } = setUp();
+    order.catchUp();
+    order.replayEnded(false);
+    live(1, 1);
+    expect(asked).toEqual([0, 0]);
+    replay(1, 0, 0);
+    expect(applied).toEqual(["1.0", "1.1"]);
+  });
+});
