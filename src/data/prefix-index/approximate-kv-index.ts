@@ -18,8 +18,6 @@ export interface ApproximateKvIndexOptions {
   readonly blocksPerHolder?: number | undefined;
 }
 
-/** Dynamo's default time to live. */
-export const defaultTtlMs = 120_000;
 /** 4 million tokens of 16 a block. */
 export const defaultBlocksPerHolder = 262_144;
 /** Expiry is rounded up to these steps, as Dynamo's is. */
