@@ -16,28 +16,24 @@ export interface ClusterCertificates {
 /** Files in the folder; for 127.0.0.1 only. */
 export async function writeCertificates(folder: string): Promise<ClusterCertificates> {
   const file = (name: string): string => join(folder, name);
-  const openssl = async (...args: readonly string[]): Promise<void> => {
-    await run("openssl", args).catch((cause: unknown) => {
-      throw new Error(`openssl ${args[0]} failed; the Kubernetes tests need openssl 1.1.1 or newer`, { cause });
+  /** Arguments are parted by spaces; files are names in the folder. */
+  const openssl = async (args: string): Promise<void> => {
+    await run("openssl", args.split(" "), { cwd: folder }).catch((cause: unknown) => {
+      throw new Error(`openssl ${args} failed; the Kubernetes tests need openssl 1.1.1 or newer`, { cause });
     });
   };
-  const key = (name: string) => openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", file(name));
+  const key = (name: string) => openssl(`ecparam -name prime256v1 -genkey -noout -out ${name}`);
   await key("ca.key");
   await openssl(
-    ...["req", "-x509", "-new", "-key", file("ca.key"), "-subj", "/CN=signalbox-test-ca", "-days", "30"],
-    ...["-out", file("ca.crt"), "-addext", "basicConstraints=critical,CA:true"],
-    ...["-addext", "keyUsage=critical,keyCertSign,cRLSign"],
+    "req -x509 -new -key ca.key -subj /CN=signalbox-test-ca -days 30 -out ca.crt -addext basicConstraints=critical,CA:true -addext keyUsage=critical,keyCertSign,cRLSign",
   );
   const leaf = async (name: string, subject: string, extensions: string) => {
-    const made = { cert: file(`${name}.crt`), key: file(`${name}.key`) };
     await key(`${name}.key`);
     await writeFile(file(`${name}.ext`), `keyUsage=digitalSignature,keyEncipherment\n${extensions}\n`);
-    await openssl("req", "-new", "-key", made.key, "-subj", subject, "-out", file(`${name}.csr`));
-    await openssl(
-      ...["x509", "-req", "-in", file(`${name}.csr`), "-CA", file("ca.crt"), "-CAkey", file("ca.key")],
-      ...["-CAcreateserial", "-days", "30", "-out", made.cert, "-extfile", file(`${name}.ext`)],
-    );
-    return made;
+    await openssl(`req -new -key ${name}.key -subj ${subject} -out ${name}.csr`);
+    const signing = "-CA ca.crt -CAkey ca.key -CAcreateserial -days 30";
+    await openssl(`x509 -req -in ${name}.csr ${signing} -out ${name}.crt -extfile ${name}.ext`);
+    return { cert: file(`${name}.crt`), key: file(`${name}.key`) };
   };
   const server = await leaf(
     "server",

@@ -90,7 +90,11 @@ export async function createObjects(api: KubernetesApi, namespace: string): Prom
         ...(ip === undefined ? {} : { podIP: ip, podIPs: [{ ip }] }),
         conditions: [{ type: "Ready", status: condition(ready) }],
         containerStatuses: Object.entries(containers).map(([container, isReady]) => ({
-          ...{ name: container, ready: isReady, restartCount: 0, image: "worker", imageID: "worker" },
+          name: container,
+          ready: isReady,
+          restartCount: 0,
+          image: "worker",
+          imageID: "worker",
         })),
       };
       await send("PATCH", `${pods}/${name}/status`, { status }, "application/merge-patch+json");

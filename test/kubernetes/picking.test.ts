@@ -119,7 +119,7 @@ describe("a picker in Kubernetes", () => {
       ["decode-0", "decode-1"].map((pod) => `${objects.namespace}/${pod}`),
     );
     await picker.idle();
-  }, 60_000);
+  }, 120_000);
 
   it("leaves a pod that is no longer ready, takes it back, and goes on while the API server is away", async () => {
     const { objects, site } = await cluster({
@@ -145,5 +145,5 @@ describe("a picker in Kubernetes", () => {
     await objects.deletePod("w-0");
     await goesTo("w-1");
     await picker.idle();
-  }, 90_000);
+  }, 120_000);
 });

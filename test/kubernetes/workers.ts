@@ -63,9 +63,9 @@ export interface Watching {
   /** Every change, in order. */
   readonly told: readonly string[];
   /** Names of the workers whose generate endpoint is there, of those that it is told about. */
-  workers(...names: readonly string[]): readonly string[];
+  readonly workers: (...names: readonly string[]) => readonly string[];
   /** Resolves when exactly these of the names are there. */
-  sees(names: readonly string[], ...absent: readonly string[]): Promise<void>;
+  readonly sees: (names: readonly string[], ...absent: readonly string[]) => Promise<void>;
   close(): Promise<void>;
 }
 

@@ -36,9 +36,9 @@ export interface WatchRequest {
   /** A stream that says nothing for so long is dead. */
   readonly silenceMs: number;
   /** The server has taken the watch. */
-  opened(): void;
+  readonly opened: () => void;
   /** One line, without its end. What it throws ends the stream. */
-  line(text: string): void;
+  readonly line: (text: string) => void;
 }
 
 export interface KubernetesApi {

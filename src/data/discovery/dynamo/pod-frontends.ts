@@ -55,7 +55,7 @@ export class PodFrontends {
       report,
       listener: {
         replaced: (pods) => {
-          for (const pod of [...this.#byPod.keys()]) if (!pods.has(pod)) this.#put(pod, []);
+          for (const pod of this.#byPod.keys()) if (!pods.has(pod)) this.#put(pod, []);
           for (const [pod, frontends] of pods) this.#put(pod, frontends);
           this.#changed();
         },

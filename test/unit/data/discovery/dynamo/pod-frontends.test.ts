@@ -30,7 +30,10 @@ describe("the frontend beside a worker", () => {
     expect(podFrontendsOf(pod(), "pod")).toEqual([
       {
         instanceId: 1_186_445_869_714_687n,
-        ...{ name: "worker-0", namespace: "k", address: "10.0.0.7", port: 8123 },
+        name: "worker-0",
+        namespace: "k",
+        address: "10.0.0.7",
+        port: 8123,
         labels: new Map([["app", "x"]]),
       },
     ]);
