@@ -6,5 +6,5 @@ export default {
   rootDir: "../..",
   testMatch: ["<rootDir>/test/kubernetes/**/*.test.ts"],
   testPathIgnorePatterns: [],
-  testTimeout: 60_000,
+  testTimeout: 120_000,
 };

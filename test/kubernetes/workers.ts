@@ -105,10 +105,8 @@ export async function watchWorkers(
     workers,
     async sees(names, ...absent) {
       const wanted = names.join(" ");
-      await eventually(
-        `the workers are [${wanted}]`,
-        async () => await Promise.resolve(workers(...names, ...absent).join(" ") === wanted),
-      );
+      const isSo = (): boolean => workers(...names, ...absent).join(" ") === wanted;
+      await eventually(`the workers are [${wanted}]`, async () => await Promise.resolve(isSo()), 30_000);
     },
     close: () => discovery.close(),
   };
