@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, describe, expect, it, jest } from "@jest/globals";
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from "@jest/globals";
 import { type Child, type EppPorts, startEppChild } from "../../../src/app/child.ts";
 import type { WorkerOptions } from "../../../src/sim/worker/options.ts";
 import { type RunningWorker, startWorker } from "../../../src/sim/worker/start-worker.ts";
@@ -23,7 +23,7 @@ import {
 } from "../../conformance/ext-proc-client.ts";
 import { eventually } from "../../stack.ts";
 
-jest.setTimeout(30_000);
+jest.setTimeout(60_000);
 
 const scratch = mkdtempSync(join(tmpdir(), "signalbox-standalone-"));
 const open: (() => Promise<void>)[] = [];
@@ -87,6 +87,12 @@ interface PickerOptions {
 }
 
 async function startPicker(workers: readonly RunningWorker[], options: PickerOptions = {}): Promise<Picker> {
+  const { args, serve } = configured(workers, options);
+  return await runPicker(args, { ...options.environment }, serve);
+}
+
+/** By a file of endpoints, so that each has ports of its own. */
+function configured(workers: readonly RunningWorker[], options: PickerOptions) {
   const endpointsFile = join(scratch, `endpoints-${open.length}.json`);
   const serve = (servers: readonly RunningWorker[]): void => {
     const endpoints = servers.map((worker) => ({
@@ -120,8 +126,17 @@ async function startPicker(workers: readonly RunningWorker[], options: PickerOpt
   };
   const configFile = join(scratch, `config-${open.length}.json`);
   writeFileSync(configFile, JSON.stringify(config));
-  const child = await startEppChild([`--config-file=${configFile}`, "--secure-serving=false", "--drain-timeout=0s"], {
-    environment: { ...options.environment },
+  return { args: [`--config-file=${configFile}`], serve };
+}
+
+async function runPicker(
+  args: readonly string[],
+  environment: Readonly<Record<string, string>>,
+  serve: Picker["serve"],
+): Promise<Picker> {
+  const child = await startEppChild([...args, "--secure-serving=false", "--drain-timeout=0s"], {
+    environment,
+    timeoutMs: 40_000,
   });
   const extProc = connectExtProc(child.ready.grpcPort, false);
   const base = `http://127.0.0.1:${child.ready.metricsPort}`;
@@ -271,11 +286,42 @@ async function untilHeard(picker: Picker, workers: readonly RunningWorker[]): Pr
   }
 }
 
-describe("a router over raw engines", () => {
+describe("a router over three engines", () => {
+  let workers: readonly RunningWorker[];
+  let picker: Picker;
+  const shared: (() => Promise<void>)[] = [];
+
+  beforeAll(async () => {
+    workers = await startEngines(3);
+    await ask(workers[2] as RunningWorker, story("giants"));
+    picker = await startPicker(workers);
+    shared.push(...open.splice(0));
+  });
+  afterEach(() => idle(picker));
+  afterAll(async () => {
+    for (const close of shared.reverse()) await close();
+  });
+
+  it("is ready only when it knows what they cached before it started", async () => {
+    expect(await destinations(picker, story("giants"), 6)).toEqual(new Set([hostPort(workers[2] as RunningWorker)]));
+    expect((await picker.state()).events).toMatchObject({ failedReplays: 0, gaps: 0 });
+  });
+
+  it("spreads requests by what each has to do, and counts them until they end", async () => {
+    const sent = await Promise.all(Array.from({ length: 12 }, (_, i) => plan(picker, story(`tale ${i}`))));
+    const counts = workers.map((worker) => sent.filter(({ destination }) => destination === hostPort(worker)).length);
+    expect(counts).toEqual([4, 4, 4]);
+    const { router, inflight } = await picker.state();
+    expect([router.bookings, inflight]).toEqual([12, 12]);
+    for (const [i, one] of sent.entries()) {
+      if (i % 3 === 0) await one.answered();
+      else if (i % 3 === 1) await one.answered(500);
+      else one.cancel();
+    }
+  });
+
   it("sends a repeated prompt to its holder until it is evicted, with a destination and nothing of Dynamo's", async () => {
-    const workers = await startEngines(3);
-    const [first, second] = workers as [RunningWorker, RunningWorker];
-    const picker = await startPicker(workers);
+    const [first, second] = workers as readonly [RunningWorker, RunningWorker];
     await untilHeard(picker, workers);
     await ask(second, story("dragons"));
     await toHolderOnly(picker, story("dragons"), second);
@@ -296,36 +342,10 @@ describe("a router over raw engines", () => {
     await toHolderOnly(picker, story("knights"), first);
     const { events } = await picker.state();
     expect(events).toMatchObject({ malformed: 0, unknownParent: 0, otherBlockSize: 0, gaps: 0 });
-    await idle(picker);
   });
+});
 
-  it("spreads requests over the servers by what each has to do, and counts them until they end", async () => {
-    const workers = await startEngines(3);
-    const picker = await startPicker(workers);
-    const sent = await Promise.all(Array.from({ length: 12 }, (_, i) => plan(picker, story(`tale ${i}`))));
-    const counts = workers.map((worker) => sent.filter(({ destination }) => destination === hostPort(worker)).length);
-    expect(counts).toEqual([4, 4, 4]);
-    const { router, inflight } = await picker.state();
-    expect([router.bookings, inflight]).toEqual([12, 12]);
-    for (const [i, one] of sent.entries()) {
-      if (i % 3 === 0) await one.answered();
-      else if (i % 3 === 1) await one.answered(500);
-      else one.cancel();
-    }
-    await idle(picker);
-  });
-
-  it("is ready only when it knows what the servers cached before it started", async () => {
-    const workers = await startEngines(3);
-    const [, , third] = workers as [RunningWorker, RunningWorker, RunningWorker];
-    await ask(third, story("dragons"));
-    await ask(third, story("knights"));
-    const picker = await startPicker(workers);
-    expect(await destinations(picker, story("dragons"), 6)).toEqual(new Set([hostPort(third)]));
-    expect((await picker.state()).events).toMatchObject({ failedReplays: 0, gaps: 0 });
-    await idle(picker);
-  });
-
+describe("a router over raw engines", () => {
   it("leaves out a server that went away, and follows one that comes in its place", async () => {
     const workers = await startEngines(2);
     const [first, second] = workers as [RunningWorker, RunningWorker];
@@ -364,6 +384,30 @@ describe("a router over raw engines", () => {
     await (await second.sent).answered();
     first.cancel();
     await idle(picker);
+  });
+
+  it("is what the environment of Dynamo's standalone mode stands for", async () => {
+    const worker = await startEngine();
+    await ask(worker, story("dragons"));
+    const environment = {
+      DYN_EPP_MODE: "standalone",
+      DYN_EPP_INFERENCE_POOL_NAME: "pool",
+      POD_NAMESPACE: "default",
+      DYN_MODEL_NAME: "m",
+      DYN_EPP_TOKENIZER_SERVICE_URL: worker.url,
+      DYN_EPP_TOKENIZER_PROTOCOL: "vllm-render",
+      DYN_KV_CACHE_BLOCK_SIZE: "16",
+      DYN_EPP_KV_EVENT_PORT: portOf(worker.kvEventsEndpoint),
+      DYN_EPP_KV_EVENT_REPLAY_PORT: portOf(worker.kvReplayEndpoint),
+    };
+    const picker = await runPicker([`--endpoints=${hostPort(worker)}`], environment, () => {});
+    expect((await picker.state()).index.heldBlocks).toBe(10);
+    const sent = await plan(picker, story("dragons"));
+    expect(sent.destination).toBe(hostPort(worker));
+    await sent.answered();
+    await idle(picker);
+    const page = await (await fetch(`http://127.0.0.1:${picker.child.ready.metricsPort}/metrics`)).text();
+    expect(page).toMatch(/dynamo_[a-z_]*requests_started_total\{[^}]*\} 1/);
   });
 
   it("refuses more requests than it may have, and plans again when some have ended", async () => {
