@@ -7,7 +7,6 @@ import { join } from "node:path";
 import type { InferenceRequest } from "../../request/inference-request.ts";
 import type { ApiName } from "../../request/parsed-body.ts";
 import type { Logger } from "../../telemetry/log.ts";
-import { createPromptTokenizer } from "../../tokens/create-prompt-tokenizer.ts";
 import type { PromptDialect, PromptTokenizer, TokenizeOutcome } from "../../tokens/prompt-tokenizer.ts";
 import type { PromptTokens } from "../attributes.ts";
 import { type TokenBackend, TokenizeError } from "./token-backend.ts";
@@ -37,7 +36,11 @@ export function createLocalBackend(options: LocalBackendOptions): TokenBackend {
     chatTemplate: fileIn(folder, "chat_template.jinja") ?? fileIn(folder, "chat_template.json"),
     config: fileIn(folder, "config.json"),
   };
-  return new LocalTokenBackend(createPromptTokenizer(files, { modelName, logger: log, timeoutMs }), timeoutMs, log);
+  // Tokenizers and templates are loaded only where prompts are tokenized here.
+  const loading = import("../../tokens/create-prompt-tokenizer.ts").then(({ createPromptTokenizer }) =>
+    createPromptTokenizer(files, { modelName, logger: log, timeoutMs }),
+  );
+  return new LocalTokenBackend(loading, timeoutMs, log);
 }
 
 function fileIn(folder: string, name: string): string | undefined {

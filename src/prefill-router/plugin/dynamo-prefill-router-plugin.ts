@@ -4,7 +4,6 @@ import { dynamoDiscoveryType } from "../../data/discovery/dynamo/dynamo-discover
 import { createTokenBackend } from "../../data/producers/token-producer.ts";
 import { isTruthy } from "../../dynamo/event-plane/settings.ts";
 import type { PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
-import { Fleet } from "../fleet/fleet.ts";
 import { type FleetSettings, readFleetSettings } from "../fleet/fleet-settings.ts";
 import { settingSchemas } from "../settings/parameters.ts";
 import { EndpointRoutes } from "../standalone/endpoint-routes.ts";
@@ -124,18 +123,21 @@ function createRouter(parameters: DynamoPrefillRouterParameters, context: Plugin
     if (workers === undefined) {
       throw new Error(`discovery: no plugin is named ${JSON.stringify(parameters.discovery)}`);
     }
-    const fleet = new Fleet({
-      workers,
-      settings,
-      isDisaggEnforced: workers.isDisaggEnforced,
-      environment,
-      tokenizerTimeoutMs: parameters.tokenizerTimeoutMs,
-      log: context.log,
-      now: () => context.now(),
-      random: () => context.random(),
-      observersOf: (set) => [relay(set, () => router.watcher)],
-    });
-    routes.begin(fleet, context.log);
+    routes.begin(async () => {
+      // Tokenizers, wires and routers are loaded only where there are Dynamo workers.
+      const { Fleet } = await import("../fleet/fleet.ts");
+      return new Fleet({
+        workers,
+        settings,
+        isDisaggEnforced: workers.isDisaggEnforced,
+        environment,
+        tokenizerTimeoutMs: parameters.tokenizerTimeoutMs,
+        log: context.log,
+        now: () => context.now(),
+        random: () => context.random(),
+        observersOf: (set) => [relay(set, () => router.watcher)],
+      });
+    }, context.log);
   };
   const router = new DynamoPrefillRouter({
     ...sharedInit(parameters, context),

@@ -12,12 +12,16 @@ export class FleetRoutes implements RouteTable {
   #failure: string | undefined;
   #wasReady = false;
 
-  begin(fleet: Fleet, log: Logger): void {
-    this.#fleet = fleet;
-    this.#starting = fleet.start().catch((error: unknown) => {
+  begin(create: () => Promise<Fleet>, log: Logger): void {
+    this.#starting = this.#start(create).catch((error: unknown) => {
       this.#failure = `the router cannot reach its workers: ${error instanceof Error ? error.message : String(error)}`;
       log.error({ error }, "the router of Dynamo's workers cannot begin");
     });
+  }
+
+  async #start(create: () => Promise<Fleet>): Promise<void> {
+    this.#fleet = await create();
+    await this.#fleet.start();
   }
 
   find(model: string, random: () => number): RouteLookup {
