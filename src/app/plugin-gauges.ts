@@ -11,6 +11,7 @@ import {
 } from "../data/producers/precise-prefix-cache-producer.ts";
 import { PrecisePrefixCacheScorer } from "../data/producers/precise-prefix-cache-scorer.ts";
 import type { EndpointStoreView } from "../data/store-view.ts";
+import { DynamoPrefillRouter } from "../prefill-router/plugin/dynamo-prefill-router.ts";
 import type { InferenceRequest } from "../request/inference-request.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
@@ -39,9 +40,9 @@ export function createPluginGauges({ metrics, store, pipeline, instances }: Plug
         families.prefixSize.series(name, entry.type).set(plugin.indexedBlocks);
       }
       const precise = preciseOf(plugin);
-      if (precise === undefined) continue;
-      families.prefixSize.series(name, entry.type).set(precise.indexedBlocks);
-      for (const [what, count] of Object.entries(precise.eventCounters)) {
+      if (precise !== undefined) families.prefixSize.series(name, entry.type).set(precise.indexedBlocks);
+      const events = plugin instanceof DynamoPrefillRouter ? plugin.engineEvents : precise?.eventCounters;
+      for (const [what, count] of Object.entries(events ?? {})) {
         families.kvEvents.series(name, entry.type, what).set(count);
       }
     }

@@ -48,6 +48,8 @@ interface Seat {
   /** One for the endpoint's own port; for a bound socket one a topic. */
   readonly feeds: Map<string, EngineFeed>;
   source: MessageSource | undefined;
+  /** Its past will be asked for once its socket is open. */
+  willCatchUp: boolean;
 }
 
 /** Topics of one endpoint: one a model, and a few for restarts under other names. */
@@ -106,10 +108,12 @@ export class EndpointFeeds {
     return seat !== undefined && seat.endpoint.generation === endpoint.generation ? seat.holders : noHolders;
   }
 
-  /** An endpoint's past has been asked for and is not in yet. */
+  /** An endpoint's past has been asked for, or is about to be, and is not in yet. */
   get isReplaying(): boolean {
     for (const seat of this.#seats) {
-      if (seat !== undefined) for (const feed of seat.feeds.values()) if (feed.isReplaying) return true;
+      if (seat === undefined) continue;
+      if (seat.willCatchUp) return true;
+      for (const feed of seat.feeds.values()) if (feed.isReplaying) return true;
     }
     return false;
   }
@@ -148,7 +152,7 @@ export class EndpointFeeds {
       if (known.endpoint.generation === endpoint.generation) return;
       this.#drop(known);
     }
-    const seat: Seat = { endpoint, holders: [], feeds: new Map(), source: undefined };
+    const seat: Seat = { endpoint, holders: [], feeds: new Map(), source: undefined, willCatchUp: false };
     this.#seats[endpoint.slot] = seat;
     for (const name of namesOf(endpoint)) this.#byName.set(name, [...(this.#byName.get(name) ?? []), seat]);
     if (perEndpoint?.selects(endpoint) !== true) return;
@@ -168,7 +172,12 @@ export class EndpointFeeds {
       log,
     });
     // The sooner it listens, the less is missing after the past.
-    if (this.#options.catchesUp === true) void seat.source.opened.then(() => feed.catchUp());
+    if (this.#options.catchesUp !== true) return;
+    seat.willCatchUp = true;
+    void seat.source.opened.then(() => {
+      seat.willCatchUp = false;
+      feed.catchUp();
+    });
   }
 
   #remove(endpoint: Endpoint): void {

@@ -2,6 +2,7 @@
  * The `dynamo-prefill-router` plugin: plans each request's prefill and decode worker, sends it to the frontend beside the decode worker with
  * the headers that bind it to both, or to a worker that is a server by itself, and keeps the books until the answer has ended.
  */
+import type { EventCounters } from "../../data/kv-events/event-counters.ts";
 import type { InferenceRequest } from "../../request/inference-request.ts";
 import {
   type Activatable,
@@ -40,6 +41,8 @@ export interface OwnedRoutes extends RouteTable {
   readonly isReady: boolean;
   /** By the set's key. */
   readonly runtimes: ReadonlyMap<string, RoutedSet>;
+  /** Of raw engines, whose events pass no worker of Dynamo. */
+  readonly engineEvents?: Readonly<EventCounters> | undefined;
   state(): Readonly<Record<string, unknown>>;
   close(): Promise<void>;
 }
@@ -85,6 +88,11 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
   /** What runs for each worker set now, by the set's key. */
   get runtimes(): ReadonlyMap<string, RoutedSet> {
     return this.#init.routes.runtimes;
+  }
+
+  /** What became of the events of raw engines; undefined where none are heard. */
+  get engineEvents(): Readonly<EventCounters> | undefined {
+    return this.#init.routes.engineEvents;
   }
 
   dumpState(): unknown {

@@ -5,6 +5,7 @@
 import type { MediaSpan } from "../../data/attributes.ts";
 import type { Endpoint, Endpoints } from "../../data/endpoint.ts";
 import { EndpointFeeds } from "../../data/kv-events/endpoint-feeds.ts";
+import type { EventCounters } from "../../data/kv-events/event-counters.ts";
 import type { Holder } from "../../data/prefix-index/kv-index.ts";
 import { mediaByBlock } from "../../data/producers/precise-prefix-cache-media.ts";
 import type { TokenBackend } from "../../data/producers/token-backend.ts";
@@ -171,6 +172,10 @@ export class EndpointRoutes implements OwnedRoutes {
   get isReady(): boolean {
     this.#wasReady ||= this.#isSettled();
     return this.#wasReady;
+  }
+
+  get engineEvents(): Readonly<EventCounters> | undefined {
+    return this.#feeds?.counters;
   }
 
   state(): Readonly<Record<string, unknown>> {

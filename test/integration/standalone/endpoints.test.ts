@@ -408,6 +408,7 @@ describe("a router over raw engines", () => {
     await idle(picker);
     const page = await (await fetch(`http://127.0.0.1:${picker.child.ready.metricsPort}/metrics`)).text();
     expect(page).toMatch(/dynamo_[a-z_]*requests_started_total\{[^}]*\} 1/);
+    expect(page).toMatch(/llm_d_epp_kv_events_total\{plugin_name="dynamo-prefill-router",[^}]*what="batches"\} [1-9]/);
   });
 
   it("refuses more requests than it may have, and plans again when some have ended", async () => {
