@@ -198,12 +198,7 @@ export class Deciding implements PendingDecision {
 
   /** Lets the planner choose among the candidates; the profiles then run over what it chose. */
   #planned(planner: Named<Planner>, cycle: Cycle, candidates: Endpoints): void {
-    const { plan, onPluginError, timer } = this.#hooks;
-    const offer: PlanOffer = {
-      candidates,
-      profiles: [...plan.profiles.keys()],
-      eligible: (profile) => filterByProfile(plan, profile, cycle, candidates, onPluginError, timer),
-    };
+    const offer = this.#offer(cycle, candidates);
     const startMs = this.#dependencies.now();
     let isSync = true;
     const planning = planner.plugin.plan(cycle, offer, (outcome) => {
@@ -216,6 +211,23 @@ export class Deciding implements PendingDecision {
     });
     isSync = false;
     if (this.#done !== undefined && !this.#isFollowing) this.#planning = planning;
+  }
+
+  #offer(cycle: Cycle, candidates: Endpoints): PlanOffer {
+    const { plan, onPluginError, timer } = this.#hooks;
+    const { endpoints } = this.#dependencies;
+    const snapshot = endpoints.snapshot();
+    const offer: PlanOffer = {
+      candidates,
+      profiles: [...plan.profiles.keys()],
+      eligible: (profile) => filterByProfile(plan, profile, cycle, candidates, onPluginError, timer),
+      latest: () => {
+        if (endpoints.snapshot() === snapshot) return offer;
+        const screened = screen(plan, cycle, this.#candidates(), undefined, onPluginError, timer);
+        return isRejection(screened) ? offer : this.#offer(cycle, screened);
+      },
+    };
+    return offer;
   }
 
   #follow(planner: Named<Planner>, outcome: PlannerOutcome): void {

@@ -26,7 +26,15 @@ export {
   endpointName,
 } from "../data/endpoint.ts";
 export { freshness } from "../data/freshness.ts";
-export type { Activatable, Closable, JsonSchema, PluginContext, PluginDefinition, PluginKind, Readiness } from "../data/plugin.ts";
+export type {
+  Activatable,
+  Closable,
+  JsonSchema,
+  PluginContext,
+  PluginDefinition,
+  PluginKind,
+  Readiness,
+} from "../data/plugin.ts";
 export type { Assignment, DataProducer, EndCause, HeaderSink, RequestObserver } from "../data/producer.ts";
 export type { DataSource, Extractor, PageReader, ReadOutcome } from "../data/scrape/source.ts";
 export type { EndpointListener, EndpointStoreView } from "../data/store-view.ts";
@@ -89,6 +97,8 @@ export interface ProfileHandler {
 export interface PlanOffer {
   /** Endpoints that the gateway allows and that screeners left. Never empty. */
   readonly candidates: Endpoints;
+  /** The offer as it is now: itself until endpoints come, go or change. For a planner that has waited. */
+  latest(): PlanOffer;
   /** Names of the configured profiles. */
   readonly profiles: readonly string[];
   /** The candidates that the filters of a profile leave; all of them for a profile that the configuration does not have. */

@@ -123,21 +123,25 @@ function createRouter(parameters: DynamoPrefillRouterParameters, context: Plugin
     if (workers === undefined) {
       throw new Error(`discovery: no plugin is named ${JSON.stringify(parameters.discovery)}`);
     }
-    routes.begin(async () => {
-      // Tokenizers, wires and routers are loaded only where there are Dynamo workers.
-      const { Fleet } = await import("../fleet/fleet.ts");
-      return new Fleet({
-        workers,
-        settings,
-        isDisaggEnforced: workers.isDisaggEnforced,
-        environment,
-        tokenizerTimeoutMs: parameters.tokenizerTimeoutMs,
-        log: context.log,
-        now: () => context.now(),
-        random: () => context.random(),
-        observersOf: (set) => [relay(set, () => router.watcher)],
-      });
-    }, context.log);
+    routes.begin(
+      async () => {
+        // Tokenizers, wires and routers are loaded only where there are Dynamo workers.
+        const { Fleet } = await import("../fleet/fleet.ts");
+        return new Fleet({
+          workers,
+          settings,
+          isDisaggEnforced: workers.isDisaggEnforced,
+          environment,
+          tokenizerTimeoutMs: parameters.tokenizerTimeoutMs,
+          log: context.log,
+          now: () => context.now(),
+          random: () => context.random(),
+          observersOf: (set) => [relay(set, () => router.watcher)],
+        });
+      },
+      context.endpoints,
+      context.log,
+    );
   };
   const router = new DynamoPrefillRouter({
     ...sharedInit(parameters, context),

@@ -1,4 +1,5 @@
 /** The fleet as the plugin holds it: not there before the configuration is in force, and gone when it is replaced. */
+import type { EndpointStoreView } from "../../data/store-view.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { Fleet } from "../fleet/fleet.ts";
 import type { RouteLookup, RouteTable, SetRoute } from "../fleet/route-table.ts";
@@ -11,8 +12,15 @@ export class FleetRoutes implements RouteTable {
   #starting: Promise<void> = Promise.resolve();
   #failure: string | undefined;
   #wasReady = false;
+  #unsubscribe: () => void = () => undefined;
 
-  begin(create: () => Promise<Fleet>, log: Logger): void {
+  begin(create: () => Promise<Fleet>, endpoints: Pick<EndpointStoreView, "subscribe">, log: Logger): void {
+    // A worker may serve what waits only once the frontend beside it is an endpoint.
+    this.#unsubscribe = endpoints.subscribe({
+      added: () => {
+        for (const { router } of this.runtimes.values()) router.capacityChanged();
+      },
+    });
     this.#starting = this.#start(create).catch((error: unknown) => {
       this.#failure = `the router cannot reach its workers: ${error instanceof Error ? error.message : String(error)}`;
       log.error({ error }, "the router of Dynamo's workers cannot begin");
@@ -52,6 +60,7 @@ export class FleetRoutes implements RouteTable {
   }
 
   async close(): Promise<void> {
+    this.#unsubscribe();
     await this.#starting;
     await this.#fleet?.close();
   }

@@ -12,7 +12,7 @@ import {
   type PlanOffer,
   type Rejection,
 } from "../../scheduling/contracts.ts";
-import type { PendingPlan, Plan, PlanOutcome, PlanRefusal } from "../contracts.ts";
+import type { PendingPlan, Plan, PlanOutcome, PlanRefusal, PlanRequest } from "../contracts.ts";
 import type { RequestTokens, SetRoute } from "../fleet/route-table.ts";
 import { allowedWorkers, type StageProfiles } from "./allowed-workers.ts";
 import { explainPlan } from "./explain-plan.ts";
@@ -62,11 +62,15 @@ const bytesPerToken = 4;
 export class Planning implements PendingPlanning {
   readonly #init: PlanningInit;
   readonly #hints: RequestHints;
+  /** As it was when workers were last chosen from. */
+  #offer: PlanOffer;
+  #allowedOfOffer: NonNullable<PlanRequest["allowed"]> | undefined;
   #pending: { cancel(): void } | undefined;
   #isOver = false;
 
   constructor(init: PlanningInit) {
     this.#init = init;
+    this.#offer = init.offer;
     this.#hints = requestHints(init.request);
   }
 
@@ -134,8 +138,9 @@ export class Planning implements PendingPlanning {
     isl: number,
     media?: readonly MediaSpan[],
   ): void {
-    const { request, offer, route } = this.#init;
+    const { request, route } = this.#init;
     const hints = this.#hints;
+    const allowed = (): NonNullable<PlanRequest["allowed"]> => this.#allowed();
     const startedAtMs = this.#init.now();
     const hashes = tokens === undefined ? noHashes : route.hash(tokens, hints.cacheSalt, media);
     const hashedAtMs = this.#init.now();
@@ -152,7 +157,10 @@ export class Planning implements PendingPlanning {
         strictPriority: hints.strictPriority,
         policyClass: hints.policyClass,
         doNotQueue: hints.doNotQueue,
-        allowed: allowedWorkers(offer, this.#init.profiles, route.isPrefillWorker),
+        // Asked anew each time a waiting request is looked at: workers that have joined meanwhile may serve it.
+        get allowed() {
+          return allowed();
+        },
         sessionId: hints.sessionId,
         isSessionFinal: hints.isSessionFinal,
         ...(hints.constraints === undefined ? {} : { constraints: hints.constraints }),
@@ -167,19 +175,29 @@ export class Planning implements PendingPlanning {
     if (isWaiting) this.#pending = pending;
   }
 
+  #allowed(): NonNullable<PlanRequest["allowed"]> {
+    const offer = this.#offer.latest();
+    if (offer !== this.#offer || this.#allowedOfOffer === undefined) {
+      const { profiles, route } = this.#init;
+      this.#offer = offer;
+      this.#allowedOfOffer = allowedWorkers(offer, profiles, route.isPrefillWorker);
+    }
+    return this.#allowedOfOffer;
+  }
+
   #planned(outcome: PlanOutcome, tokenData: Uint32Array | undefined, isl: number): void {
     if (this.#isOver) {
       if (outcome.kind === "planned") outcome.plan.booking.free();
       return;
     }
-    const { offer, route, place, overloadStatus } = this.#init;
+    const { route, place, overloadStatus } = this.#init;
     if (outcome.kind === "refused") {
       this.#init.refused(outcome.refusal);
       this.#finish(refusalOfPlan(outcome.refusal, overloadStatus));
       return;
     }
     const { plan } = outcome;
-    const destination: Endpoint | undefined = placementOf(offer.candidates).get(plan.decode.worker.id);
+    const destination: Endpoint | undefined = placementOf(this.#offer.candidates).get(plan.decode.worker.id);
     if (destination === undefined) {
       plan.booking.free();
       this.#finish(notReady("nothing that serves stands beside the chosen worker"));

@@ -100,6 +100,20 @@ describe("a planner", () => {
     expect(log.list(1)).toMatchObject([{ plan: { planner: "handler", mode: "aggregated" } }]);
   });
 
+  it("that waits sees the endpoints that have joined, by the filters of the profile", () => {
+    const third = endpoint("c", 3);
+    const { offer, fake, answer, planned, decisions } = deciding({
+      filters: [named("filter", { filter: (_cycle, all) => all.filter(({ name }) => name !== first.name) })],
+    });
+    expect(offer()?.latest()).toBe(offer());
+    fake.endpoints = [first, second, third];
+    const latest = offer()?.latest();
+    expect(latest?.candidates).toHaveLength(3);
+    expect(latest?.eligible("default").map(({ name }) => name)).toEqual([second.name, third.name]);
+    answer(planned(third));
+    expect(decisions).toMatchObject([{ kind: "routed", destinations: [{ name: third.name }] }]);
+  });
+
   it("may refuse", () => {
     const { answer, decisions, steps } = deciding();
     answer(reject("GatewayTimeout", "the tokenizer took too long"));

@@ -32,8 +32,8 @@ export function etcdOptionsFromEnvironment(env: Readonly<Record<string, string |
 
 /** One unary call. */
 export const callTimeoutMs = 5000;
-/** What a client may ask of a server that keeps etcd's default minimum of 5 s. */
-const keepAliveMs = 5000;
+/** Above etcd's default minimum of 5 s, below which a server hangs up on pings that bunch. */
+const keepAliveMs = 6000;
 const keepAliveTimeoutMs = 3000;
 
 /**
