@@ -24,6 +24,8 @@ export interface WaitingOptions {
 /** Who is asked for room: without matches, which do not outlive a turn. */
 interface Gates {
   readonly version: number;
+  /** Whom the caller allowed when they were made: it may say otherwise by now. */
+  readonly allowed: PlanRequest["allowed"];
   readonly prefill: StageRequest | undefined;
   readonly decode: StageRequest;
 }
@@ -181,7 +183,8 @@ export class WaitingPlans {
   #isReady(policyClass: PolicyClass, waiting: Waiting): boolean {
     const { router, roster, chooser } = this.#options;
     if (!hasQueue(policyClass) || chooser.unready() !== undefined) return true;
-    if (waiting.gates.version !== roster.version) waiting.gates = this.#gatesOf(waiting.request);
+    const { gates, request } = waiting;
+    if (gates.version !== roster.version || gates.allowed !== request.allowed) waiting.gates = this.#gatesOf(request);
     const fraction = policyClass.busyFraction ?? Number.POSITIVE_INFINITY;
     const tokens = policyClass.busyTokens ?? Number.POSITIVE_INFINITY;
     const { prefill, decode } = waiting.gates;
@@ -195,11 +198,18 @@ export class WaitingPlans {
   #gatesOf(request: PlanRequest): Gates {
     const { roster, chooser } = this.#options;
     const { version } = roster;
+    const { allowed } = request;
     if (!chooser.isDisaggregated) {
-      return { version, prefill: undefined, decode: chooser.legRequest(request, "aggregated", undefined, undefined) };
+      return {
+        version,
+        allowed,
+        prefill: undefined,
+        decode: chooser.legRequest(request, "aggregated", undefined, undefined),
+      };
     }
     return {
       version,
+      allowed,
       prefill: chooser.legRequest(request, "prefill", undefined, undefined),
       decode: chooser.legRequest(request, "decode", undefined, undefined),
     };

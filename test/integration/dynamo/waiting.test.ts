@@ -67,6 +67,23 @@ describe("the queue", () => {
     first.cancel();
   });
 
+  it("lets a worker that joins serve what waits for another", async () => {
+    const full = await fixture.peer(site, small);
+    picking = await fixture.picker(site, queue);
+    const first = await picking.plan({ tokens: prompt(1) });
+    const second = picking.begin({ tokens: prompt(2) });
+    await waits(1);
+    const joined = await fixture.peer(site, small);
+    const sent = await second.outcome;
+    expect(sent.kind).toBe("sent");
+    if (sent.kind === "sent") {
+      expect(sent.decode).toBe(joined.instanceId.toString());
+      sent.cancel();
+    }
+    expect(joined.instanceId).not.toBe(full.instanceId);
+    first.cancel();
+  });
+
   it("lets a client that waits leave, and plans nothing for it", async () => {
     await fixture.peer(site, small);
     picking = await fixture.picker(site, queue);
