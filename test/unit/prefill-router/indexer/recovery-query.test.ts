@@ -106,7 +106,7 @@ describe("the recovery query", () => {
     );
     const { source } = await lab();
     const memory = new AnswerMemory(200_000);
-    const asked = createRecoveryQuery(plane, 50, memory)({ ...source, recovery: worker.instance }, undefined, never);
+    const asked = createRecoveryQuery(plane, 400, memory)({ ...source, recovery: worker.instance }, undefined, never);
     await until(() => memory.freeBytes === 100_000);
     await expect(asked).rejects.toMatchObject({ code: "too-slow" });
     expect(memory.freeBytes).toBe(200_000);
