@@ -74,8 +74,9 @@ describe.each([
         url: gateway.url,
         requests: 40,
         concurrency: 8,
-        prompt: (index) => `${(next += 1)} ${prompt(index)}`,
+        prompt: (index) => `${next + index} ${prompt(index)}`,
       });
+      next += 40;
       expect(fresh.faults).toEqual([]);
       return (await added.served()) > 0;
     });

@@ -167,7 +167,6 @@ describe.each([
       expect(promptTokensOf(own)).toBeGreaterThan(0);
       expect(promptTokensOf(answer)).toBe(promptTokensOf(own));
       expect(idsIn(answer)).toEqual(idsIn(own));
-      expect(idsIn(own) === undefined).toBe(kind.times !== undefined);
       expect(decision.plan?.promptTokens).toBe(promptTokensOf(own));
     },
   );

@@ -141,8 +141,9 @@ describe("a bad card", () => {
   it("with a file of another digest keeps its set from serving, says why, and is made good by a right one", async () => {
     const bad = await fixture.peer(site, { changes: wrongTokenizer });
     picking = await fixture.picker(site, { awaitReady: false });
-    await eventually("a reason", async () => (await picking.discovery()).sets[0]?.reason);
-    const reason = expect.stringMatching(/tokenizer\.json has another content than the card says$/);
+    const says = /tokenizer\.json has another content than the card says$/;
+    await eventually("the reason", async () => says.test((await picking.discovery()).sets[0]?.reason ?? ""));
+    const reason = expect.stringMatching(says);
     expect((await picking.discovery()).sets).toMatchObject([{ reason, files: { kind: "failed", reason } }]);
     expectUnavailable(await picking.ask(), "tokenizer");
     await bad.close();
