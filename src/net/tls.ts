@@ -55,7 +55,9 @@ export async function createSelfSigned(limits: TlsLimits = {}): Promise<TlsMater
 export async function loadCertificates(directory: string, limits: TlsLimits = {}): Promise<TlsMaterial> {
   const certPath = join(directory, certificateFile);
   const keyPath = join(directory, keyFile);
-  const [cert, key] = await Promise.all([readText(certPath), readText(keyPath)]);
+  // One after the other, so that the same missing file is named every time.
+  const cert = await readText(certPath);
+  const key = await readText(keyPath);
   try {
     createSecureContext({ cert });
   } catch (cause) {
