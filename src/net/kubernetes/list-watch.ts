@@ -30,6 +30,8 @@ export type ListWatchEvent =
   /** Once for each time away, not for each attempt. */
   | { readonly kind: "away"; readonly error: unknown }
   | { readonly kind: "back" }
+  /** The server does not know the collection, which counts as empty until it does. Once for each time. */
+  | { readonly kind: "absent" }
   /** The version asked for is gone; a new list follows. */
   | { readonly kind: "expired" }
   | { readonly kind: "unreadable"; readonly key: string; readonly error: unknown };
@@ -49,6 +51,11 @@ export interface ListWatchOptions<Item> {
   readonly pageSize?: number;
   /** Beyond it objects are left out. */
   readonly maxItems?: number;
+  /**
+   * Where the collection may not exist, as that of a custom resource nobody defined: it then counts as empty, and is looked for again after
+   * about so long. Without it an unknown collection is a failure like any other.
+   */
+  readonly absentRetryMs?: number;
   /** After about so long the server ends a watch and it is begun again; bounds how long a dead stream goes unnoticed. */
   readonly watchSeconds?: number;
 }
@@ -60,6 +67,8 @@ const defaultWatchSeconds = 30;
 const silenceGraceMs = 5000;
 const firstRetryMs = 100;
 const longestRetryMs = 5000;
+/** Until the first list nothing is known: whoever waits for it waits for little more than the server. */
+const longestFirstRetryMs = 1000;
 /** A watch that ends sooner without a word did not work. */
 const shortestWatchMs = 1000;
 
@@ -79,6 +88,9 @@ export class ListWatch<Item> {
   #version: string | undefined;
   #isStale = true;
   #isAwayTold = false;
+  #isAbsent = false;
+  /** Answers in a row by which the server does not know the collection. */
+  #missed = 0;
   #isSynced = false;
   #failures = 0;
   #lastError: unknown;
@@ -101,6 +113,11 @@ export class ListWatch<Item> {
   /** A complete list has been told. */
   get isSynced(): boolean {
     return this.#isSynced;
+  }
+
+  /** The server does not know the collection. */
+  get isAbsent(): boolean {
+    return this.#isAbsent;
   }
 
   get lastError(): unknown {
@@ -130,7 +147,9 @@ export class ListWatch<Item> {
         await this.#watch(this.#version, signal);
       } catch (error) {
         if (signal.aborted) return;
-        await this.#recover(error, signal);
+        if (isUnknown(error) && this.#options.absentRetryMs !== undefined) {
+          await this.#missing(this.#options.absentRetryMs, signal);
+        } else await this.#recover(error, signal);
       }
     }
   }
@@ -150,14 +169,30 @@ export class ListWatch<Item> {
       // A server that could not be reached may come back with another past.
       if (this.#failures > 1) this.#version = undefined;
     }
-    const backoffMs = Math.min(firstRetryMs * 2 ** (this.#failures - 1), longestRetryMs);
+    const longestMs = this.#isSynced ? longestRetryMs : longestFirstRetryMs;
+    const backoffMs = Math.min(firstRetryMs * 2 ** (this.#failures - 1), longestMs);
     const askedMs = error instanceof KubernetesApiError ? (error.retryAfterMs ?? 0) : 0;
-    await rest(Math.max(backoffMs, Math.min(askedMs, longestRetryMs)) * (0.75 + Math.random() / 4), signal);
+    await rest(jittered(Math.max(backoffMs, Math.min(askedMs, longestMs))), signal);
+  }
+
+  /** What is known of it is given up only when the server says so again: one that is starting may not know all its kinds yet. */
+  async #missing(retryMs: number, signal: AbortSignal): Promise<void> {
+    this.#version = undefined;
+    this.#failures = 0;
+    this.#missed++;
+    if (this.#missed === 1 && this.#size > 0) return await rest(jittered(longestFirstRetryMs), signal);
+    if (!this.#isAbsent) {
+      this.#replace(new Map());
+      this.#isAbsent = true;
+      this.#report({ kind: "absent" });
+    }
+    this.#heard();
+    await rest(jittered(retryMs), signal);
   }
 
   async #list(signal: AbortSignal): Promise<string> {
     const startedAt = performance.now();
-    const { api, path, pageSize = defaultPageSize, maxItems = defaultMaxItems, listener } = this.#options;
+    const { api, path, pageSize = defaultPageSize, maxItems = defaultMaxItems } = this.#options;
     const items = new Map<string, Item>();
     let version: string | undefined;
     let leftOut = 0;
@@ -174,15 +209,21 @@ export class ListWatch<Item> {
       next = page.next;
     }
     if (version === undefined) throw new KubernetesApiError(`${path}: a list without a version`, 0);
+    this.#replace(items);
+    this.#isAbsent = false;
+    this.#missed = 0;
+    this.#report({ kind: "listed", items: items.size, leftOut, tookMs: performance.now() - startedAt });
+    return version;
+  }
+
+  #replace(items: ReadonlyMap<string, Item>): void {
     this.#keys.clear();
     for (const key of items.keys()) this.#keys.add(key);
     this.#size = items.size;
-    listener.replaced(items);
+    this.#options.listener.replaced(items);
     this.#isSynced = true;
     this.#isStale = false;
     this.#tellListed();
-    this.#report({ kind: "listed", items: items.size, leftOut, tookMs: performance.now() - startedAt });
-    return version;
   }
 
   async #watch(version: string, signal: AbortSignal): Promise<void> {
@@ -203,9 +244,7 @@ export class ListWatch<Item> {
         path: `${path}?${query}`,
         silenceMs: seconds * 1000 + silenceGraceMs,
         opened: () => {
-          if (this.#isAwayTold) this.#report({ kind: "back" });
-          this.#isAwayTold = false;
-          this.#isStale = false;
+          this.#heard();
           openedAt = performance.now();
         },
         line: (text) => {
@@ -227,6 +266,12 @@ export class ListWatch<Item> {
       throw new KubernetesApiError(`${path}: the watch ended at once`, 0);
     }
     this.#failures = 0;
+  }
+
+  #heard(): void {
+    if (this.#isAwayTold) this.#report({ kind: "back" });
+    this.#isAwayTold = false;
+    this.#isStale = false;
   }
 
   #apply(event: unknown): void {
@@ -279,6 +324,15 @@ export class ListWatch<Item> {
 
 function isExpired(error: unknown): boolean {
   return error instanceof KubernetesApiError && error.status === 410;
+}
+
+function isUnknown(error: unknown): boolean {
+  return error instanceof KubernetesApiError && error.status === 404;
+}
+
+/** Less by up to a quarter, so that many pickers do not ask at once. */
+function jittered(ms: number): number {
+  return ms * (0.75 + Math.random() / 4);
 }
 
 interface Page {

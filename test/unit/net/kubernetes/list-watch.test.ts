@@ -266,6 +266,37 @@ describe("following a collection", () => {
     expect(reports[0]).toMatchObject({ kind: "listed", items: 2, leftOut: 1 });
   });
 
+  it("takes a collection that the server does not know for empty, and finds it when it comes to be", async () => {
+    const { watch, told, events, requests } = follow(
+      [{ list: refuse(404) }, { list: refuse(404) }, { list: refuse(503) }, { list: () => list("1", ["a"]) }],
+      { absentRetryMs: 10 },
+    );
+    await watch.start();
+    expect(watch).toMatchObject({ isAbsent: true, isSynced: true, isStale: false });
+    await until(() => requests.length === 5 && !watch.isStale);
+    expect(watch.isAbsent).toBe(false);
+    expect(told).toEqual(["= ", "= a"]);
+    expect(events).toEqual(["absent", "away", "listed", "back"]);
+  });
+
+  it("gives up what it knows of a collection only when the server denies it twice", async () => {
+    const known = { list: () => list("1", ["a"]) };
+    const { watch, told, requests } = follow(
+      [known, { watch: refuse(404) }, known, { watch: refuse(404) }, { list: refuse(404) }],
+      { absentRetryMs: 60_000 },
+    );
+    await watch.start();
+    await until(() => requests.length === 5 && watch.isAbsent);
+    expect(told).toEqual(["= a", "= a", "= "]);
+  });
+
+  it("fails like any other where a collection must exist", async () => {
+    const { watch, told, events } = follow([{ list: refuse(404) }, { list: () => list("1", ["a"]) }]);
+    await watch.start();
+    expect(told).toEqual(["= a"]);
+    expect(events[0]).toBe("away");
+  });
+
   it("closes while it waits, lists or watches", async () => {
     for (const scripts of [[{ list: refuse(0) }], [{ list: () => list("1", []) }]]) {
       const { watch, requests } = follow(scripts);
