@@ -6,7 +6,7 @@ BIN := $(CURDIR)/node_modules/.bin
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup envoy dynamo demo up test test-dynamo test-k8s apiserver unit e2e bench format clean
+.PHONY: help setup envoy dynamo demo up test test-dynamo test-k8s k8s-tools unit e2e bench format clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,14 +38,9 @@ dynamo:
 	@test -x "$(DYNAMO_PYTHON)" || { echo "DYNAMO_PYTHON=$(DYNAMO_PYTHON) is not executable" >&2; exit 1; }
 endif
 
-# KUBE_APISERVER=/path/to/kube-apiserver uses that one; otherwise it is built once from its Go modules into the user's cache folder.
-ifeq ($(KUBE_APISERVER),)
-apiserver: node_modules/.ready
-	@node scripts/build-apiserver.ts
-else
-apiserver:
-	@test -x "$(KUBE_APISERVER)" || { echo "KUBE_APISERVER=$(KUBE_APISERVER) is not executable" >&2; exit 1; }
-endif
+# Built once from their Go modules into the user's cache folder; KUBE_APISERVER=, HELM= … name binaries to use instead (test/kubernetes/tools.ts).
+k8s-tools: node_modules/.ready
+	@node scripts/build-test-tools.ts $(TOOLS)
 
 setup: node_modules/.ready envoy ## Install what the other targets need
 
@@ -61,7 +56,7 @@ test: setup ## The whole gate: generated code, format, lint, types, unit to end-
 test-dynamo: setup dynamo ## Tests against the real NVIDIA Dynamo (ONLY=test/dynamo/… for some of them)
 	@node scripts/check.ts dynamo $(ONLY)
 
-test-k8s: setup apiserver ## Tests against a real Kubernetes API server (ONLY=test/kubernetes/… for some of them)
+test-k8s: setup k8s-tools ## Tests against a real Kubernetes API server (ONLY=test/kubernetes/… for some of them)
 	@node scripts/check.ts kubernetes $(ONLY)
 
 unit: node_modules/.ready ## Unit tests alone

@@ -11,8 +11,8 @@ import { createKubernetesApi, type KubernetesApi } from "../../src/net/kubernete
 import { type ApiCredentials, accountCredentials } from "../../src/net/kubernetes/credentials.ts";
 import { type RunningEtcd, startEtcd } from "../etcd.ts";
 import { eventually } from "../stack.ts";
-import { apiServerBinary, isApiServerBuilt } from "./binary.ts";
 import { type ClusterCertificates, writeCertificates } from "./certificates.ts";
+import { toolBinary } from "./tools.ts";
 
 export interface ControlPlane {
   /** "https://127.0.0.1:<port>"; the same after a restart. */
@@ -38,8 +38,7 @@ export interface ControlPlane {
 const startTimeoutMs = 60_000;
 
 export async function startControlPlane(): Promise<ControlPlane> {
-  if (!isApiServerBuilt())
-    throw new Error("no kube-apiserver: run `make apiserver`, or name its binary in KUBE_APISERVER=");
+  toolBinary("kube-apiserver");
   const open: (() => Promise<void>)[] = [];
   const close = async (): Promise<void> => {
     for (let last = open.pop(); last !== undefined; last = open.pop()) await last();
@@ -120,7 +119,7 @@ class ApiServer {
   }
 
   start(): void {
-    const child = spawn(apiServerBinary(), this.#args, { stdio: ["ignore", "ignore", "pipe"] });
+    const child = spawn(toolBinary("kube-apiserver"), this.#args, { stdio: ["ignore", "ignore", "pipe"] });
     this.#child = child;
     this.#output = "";
     child.stderr.on("data", (chunk: Buffer) => {
