@@ -5,10 +5,54 @@
 import type { EndpointLoad } from "./endpoint.ts";
 import type { LoadBooking } from "./store-view.ts";
 
-/** Requests and tokens booked on one endpoint and not yet released. */
+/** Told of every change of this replica's own part, at once. */
+export interface LoadWatch {
+  changed(): void;
+}
+
+/** Requests and tokens booked on one endpoint and not yet released: what this replica booked and what its peers say of theirs, as one number. */
 export class LoadCounter implements EndpointLoad {
   requests = 0;
   tokens = 0;
+  #ownRequests = 0;
+  #ownTokens = 0;
+  #peerRequests = 0;
+  #peerTokens = 0;
+  #watch: LoadWatch | undefined;
+
+  get ownRequests(): number {
+    return this.#ownRequests;
+  }
+
+  get ownTokens(): number {
+    return this.#ownTokens;
+  }
+
+  /** One watch at a time; undefined: nobody is told. */
+  watchOwn(watch: LoadWatch | undefined): void {
+    this.#watch = watch;
+  }
+
+  /** Replaces what the peers have there, all of them together. */
+  setPeers(requests: number, tokens: number): void {
+    this.#peerRequests = requests;
+    this.#peerTokens = tokens;
+    this.#total();
+  }
+
+  /** Changes this replica's own part. */
+  change(requests: number, tokens: number): void {
+    this.#ownRequests += requests;
+    // Token counts may be fractions: without a request nothing of their rounding errors stays.
+    this.#ownTokens = this.#ownRequests === 0 ? 0 : Math.max(this.#ownTokens + tokens, 0);
+    this.#total();
+    if (this.#watch !== undefined) this.#watch.changed();
+  }
+
+  #total(): void {
+    this.requests = this.#ownRequests + this.#peerRequests;
+    this.tokens = this.#ownTokens + this.#peerTokens;
+  }
 }
 
 /** Books one request at once. Tokens that are negative or no number count as 0. */
@@ -24,26 +68,20 @@ class Booking implements LoadBooking {
   constructor(counter: LoadCounter, tokens: number) {
     this.#counter = counter;
     this.#tokens = tokens;
-    counter.requests += 1;
-    counter.tokens += tokens;
+    counter.change(1, tokens);
   }
 
   releaseTokens(tokens: number): void {
     if (!this.#isOpen || !(tokens > 0)) return;
-    this.#subtract(Math.min(tokens, this.#tokens));
+    const released = Math.min(tokens, this.#tokens);
+    this.#tokens -= released;
+    this.#counter.change(0, -released);
   }
 
   release(): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
-    this.#subtract(this.#tokens);
-    this.#counter.requests -= 1;
-    // Token counts may be fractions: without a request nothing of their rounding errors stays.
-    if (this.#counter.requests === 0) this.#counter.tokens = 0;
-  }
-
-  #subtract(tokens: number): void {
-    this.#tokens -= tokens;
-    this.#counter.tokens = Math.max(this.#counter.tokens - tokens, 0);
+    this.#counter.change(-1, -this.#tokens);
+    this.#tokens = 0;
   }
 }
