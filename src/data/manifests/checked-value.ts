@@ -15,15 +15,20 @@ function isMapping(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** Of a text that somebody wrote they are mistakes; of a server that checks its objects they are what a newer version knows. */
+export type UnknownFields = "faulty" | "ignored";
+
 export class CheckedValue {
   readonly path: string;
   readonly #value: unknown;
   readonly #faults: string[];
+  readonly #unknownFields: UnknownFields;
 
-  constructor(value: unknown, path: string, faults: string[]) {
+  constructor(value: unknown, path: string, faults: string[], unknownFields: UnknownFields = "faulty") {
     this.#value = value;
     this.path = path;
     this.#faults = faults;
+    this.#unknownFields = unknownFields;
   }
 
   /** True for a value that is there; null is as good as absent, as in the Kubernetes API. */
@@ -38,7 +43,7 @@ export class CheckedValue {
   /** A member of a mapping; the value itself must be one, or that is the fault. */
   member(key: string): CheckedValue {
     const path = this.path === "" ? key : `${this.path}.${key}`;
-    return new CheckedValue(isMapping(this.#value) ? this.#value[key] : undefined, path, this.#faults);
+    return this.#at(isMapping(this.#value) ? this.#value[key] : undefined, path);
   }
 
   /** Notes every key that is not allowed, and that the value is no mapping. */
@@ -47,6 +52,7 @@ export class CheckedValue {
       this.#expected("a mapping");
       return false;
     }
+    if (this.#unknownFields === "ignored") return true;
     for (const key of Object.keys(this.#value)) {
       if (!allowed.includes(key)) this.member(key).fault(`unknown field; known are ${allowed.join(", ")}`);
     }
@@ -64,7 +70,7 @@ export class CheckedValue {
       this.#expected("a list");
       return [];
     }
-    return this.#value.map((item: unknown, i) => new CheckedValue(item, `${this.path}[${i}]`, this.#faults));
+    return this.#value.map((item: unknown, i) => this.#at(item, `${this.path}[${i}]`));
   }
 
   /** A string that is not empty. */
@@ -90,6 +96,10 @@ export class CheckedValue {
     const ms = typeof this.#value === "string" ? Date.parse(this.#value) : Number.NaN;
     if (Number.isNaN(ms)) this.#expected("a timestamp such as 2026-01-31T12:00:00Z");
     return ms;
+  }
+
+  #at(value: unknown, path: string): CheckedValue {
+    return new CheckedValue(value, path, this.#faults, this.#unknownFields);
   }
 
   #expected(what: string): void {

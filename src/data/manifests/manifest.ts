@@ -2,13 +2,13 @@
  * One Kubernetes object of a manifest: InferenceObjective or InferenceModelRewrite of either API group, checked field by field as the
  * custom resource definitions have it, or an object of another kind, which is nobody's concern here.
  */
-import { CheckedValue } from "./checked-value.ts";
+import { CheckedValue, type UnknownFields } from "./checked-value.ts";
 import type { RewriteRule, RewriteTarget } from "./pool-objects.ts";
 
 /** The group an object belongs to; where both name the same object, the new one wins. */
 export const objectGroups = ["llm-d.ai", "inference.networking.x-k8s.io"] as const;
 export type ObjectGroup = (typeof objectGroups)[number];
-const objectVersion = "v1alpha2";
+export const objectVersion = "v1alpha2";
 
 export interface PoolReference {
   readonly group: string;
@@ -36,7 +36,10 @@ export type ManifestDocument =
   | { readonly kind: "foreign"; readonly apiVersion: string; readonly objectKind: string }
   | { readonly kind: "faulty"; readonly faults: readonly string[] };
 
-const objectKinds: ReadonlySet<string> = new Set(["InferenceObjective", "InferenceModelRewrite"]);
+const objectKinds: ReadonlySet<string> = new Set<ManifestObject["kind"]>([
+  "InferenceObjective",
+  "InferenceModelRewrite",
+]);
 
 function objectGroupOf(apiVersion: string): ObjectGroup | undefined {
   const group = apiVersion.slice(0, Math.max(apiVersion.indexOf("/"), 0));
@@ -49,9 +52,9 @@ function isList(apiVersion: string, kind: string): boolean {
 }
 
 /** `value` is a document as YAML or JSON holds it. */
-export function parseManifest(value: unknown): ManifestDocument {
+export function parseManifest(value: unknown, unknownFields: UnknownFields = "faulty"): ManifestDocument {
   const faults: string[] = [];
-  const root = new CheckedValue(value, "", faults);
+  const root = new CheckedValue(value, "", faults, unknownFields);
   if (!root.mapping()) return { kind: "faulty", faults };
   const apiVersion = root.member("apiVersion").text();
   const objectKind = root.member("kind").text();
