@@ -22,10 +22,11 @@ import { adminRoutes } from "./admin-routes.ts";
 import { tuneCollector } from "./collector.ts";
 import { Configuration } from "./configuration.ts";
 import { createDynamoMetrics } from "./dynamo-metrics.ts";
+import { createKubernetes } from "./kubernetes.ts";
 import { type Environment, startMetricsPort } from "./metrics-port.ts";
 import { createPluginGauges } from "./plugin-gauges.ts";
 import { createPluginRegistry } from "./plugins.ts";
-import { startPool } from "./pool.ts";
+import { isInKubernetes, startPool } from "./pool.ts";
 import { watchPoolGauges } from "./pool-gauges.ts";
 import { startServing } from "./serving.ts";
 import type { UnexpectedErrorKind } from "./unexpected-errors.ts";
@@ -106,8 +107,13 @@ async function compose(
   });
   stack.push(() => configuration.close());
 
-  const pool = await startPool({ settings, namespace, store, configuration, metrics, log, now });
+  const kubernetes = isInKubernetes(settings, configuration)
+    ? createKubernetes({ settings, namespace, environment, log })
+    : undefined;
+  if (kubernetes !== undefined) stack.push(() => kubernetes.close());
+  const pool = await startPool({ settings, namespace, store, configuration, kubernetes, metrics, log, now });
   stack.push(() => pool.close());
+  kubernetes?.start();
   watchPoolGauges({
     metrics,
     store,
@@ -138,7 +144,7 @@ async function compose(
   configuration.onSwap((_loaded, previous) => pipeline.drained(previous.plan));
 
   let isDraining = false;
-  const isReady = (): boolean => store.isSynced && !isDraining && configuration.isReady;
+  const isReady = (): boolean => !isDraining && pool.readiness().kind === "ready";
   const serving = await startServing({ settings, log, metrics, configuration, pipeline, tracing, isReady });
   stack.push(() => serving.close());
   let wasReady = isReady();

@@ -4,6 +4,7 @@ import type { EppSettings } from "../commands/epp-flags.ts";
 import { ConfigError } from "../config/complete-config.ts";
 import type { Loaded } from "../config/instantiate.ts";
 import type { Discovery } from "../data/discovery/discovery.ts";
+import type { KubernetesDiscovery } from "../data/discovery/kubernetes/pool-discovery.ts";
 import { createStaticDiscovery, parseEndpointList } from "../data/discovery/static.ts";
 import type { EndpointStore } from "../data/endpoint-store.ts";
 import { noPoolObjects, type PoolObjects } from "../data/manifests/pool-objects.ts";
@@ -14,6 +15,8 @@ import type { DataSource, Extractor } from "../data/scrape/source.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Configuration } from "./configuration.ts";
+import type { Kubernetes } from "./kubernetes.ts";
+import { type PoolReadiness, readinessOf } from "./pool-readiness.ts";
 
 export interface Pool {
   readonly store: EndpointStore;
@@ -24,6 +27,10 @@ export interface Pool {
   scrapeStatus(): readonly PollStatus[];
   /** What is wrong with the manifests as they are now. */
   manifestFaults(): readonly string[];
+  /** Whether requests may come, and if not, why. */
+  readiness(): PoolReadiness;
+  /** Undefined where endpoints do not come from Kubernetes. */
+  readonly kubernetes: KubernetesDiscovery | undefined;
   close(): Promise<void>;
 }
 
@@ -32,15 +39,18 @@ export interface PoolOptions {
   readonly namespace: string;
   readonly store: EndpointStore;
   readonly configuration: Configuration;
+  /** Where endpoints come from there. */
+  readonly kubernetes: Kubernetes | undefined;
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly now: () => number;
 }
 
-/** Resolves once the first endpoint list and the manifests are in. */
+/** Resolves once the first endpoint list and the manifests are in; Kubernetes is not waited for. */
 export async function startPool(options: PoolOptions): Promise<Pool> {
   const { settings, namespace, store, configuration, now } = options;
-  const discovery = discoveryOf(settings, namespace, configuration);
+  const kubernetes = options.kubernetes?.discoveryOf(settings["pool-name"]);
+  const discovery = kubernetes ?? discoveryOf(settings, namespace, configuration);
   const manifests = await startManifests(options);
   try {
     await discovery.start(store);
@@ -61,12 +71,20 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
     noteTraffic: () => scraper.noteTraffic(now()),
     scrapeStatus: () => scraper.status(),
     manifestFaults: () => manifests?.faults() ?? [],
+    readiness: () => readinessOf(store, configuration, kubernetes),
+    kubernetes,
     async close() {
       await scraper.close();
       await discovery.close();
       await manifests?.close();
     },
   };
+}
+
+/** Neither a list of endpoints nor a discovery of the configuration is there, and flags name a pool or a selector. */
+export function isInKubernetes(settings: EppSettings, configuration: Configuration): boolean {
+  if (settings.endpoints.length > 0 || configuration.current.config.discovery !== undefined) return false;
+  return settings["pool-name"] !== "" || settings["endpoint-selector"] !== "";
 }
 
 /** Throws ConfigError unless flags and configuration name exactly one source of endpoints. */

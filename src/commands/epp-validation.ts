@@ -1,16 +1,13 @@
 /** What `signalbox epp` refuses although each flag is well formed: flags that exclude each other, need another, or are not built yet. */
 
 import { parseFrontendList } from "../data/discovery/dynamo/frontend-map.ts";
+import { maxTargetPorts } from "../data/discovery/kubernetes/endpoint-selector.ts";
 import { parseEndpointList } from "../data/discovery/static.ts";
 import { parseBytes } from "../data/duration.ts";
 import type { EppSettings } from "./epp-flags.ts";
 
-const instead = "use --endpoints, or the file-discovery plugin";
-
 /** Flags of the reference that mean something only with Kubernetes → why they cannot be used. */
 const kubernetesOnly: Readonly<Partial<Record<keyof EppSettings, string>>> = {
-  "endpoint-selector": `Kubernetes discovery is not built yet; ${instead}`,
-  "endpoint-target-ports": `Kubernetes discovery is not built yet; ${instead}`,
   "ha-enable-leader-election": "leader election is not built yet",
 };
 
@@ -19,7 +16,7 @@ function isSet(value: EppSettings[keyof EppSettings]): boolean {
 }
 
 /** One line a fault; [] when the picker can be started. */
-export function faultsOfEppFlags(settings: EppSettings, given: ReadonlySet<string>): readonly string[] {
+export function faultsOfEppFlags(settings: EppSettings): readonly string[] {
   const faults: string[] = [];
   for (const [name, reason] of Object.entries(kubernetesOnly)) {
     if (isSet(settings[name as keyof EppSettings])) faults.push(`--${name}: ${reason}`);
@@ -48,12 +45,27 @@ export function faultsOfEppFlags(settings: EppSettings, given: ReadonlySet<strin
     settings.endpoints.length === 0 &&
     settings["config-file"] === "" &&
     settings["config-text"] === "" &&
+    !isSet(settings["pool-name"]) &&
     !isSet(settings["endpoint-selector"])
   ) {
-    const pool = given.has("pool-name")
-      ? "--pool-name alone finds none, since Kubernetes discovery is not built yet; "
-      : "";
-    faults.push(`no endpoints: ${pool}give --endpoints ip:port,... or a configuration with a discovery plugin`);
+    faults.push(
+      "no endpoints: give --pool-name or --endpoint-selector (Kubernetes), --endpoints ip:port,..., or a configuration with a discovery plugin",
+    );
+  }
+  faults.push(...faultsOfSelector(settings));
+  return faults;
+}
+
+function faultsOfSelector(settings: EppSettings): readonly string[] {
+  if (settings["endpoint-selector"] === "") return [];
+  const faults: string[] = [];
+  if (settings["pool-name"] !== "") faults.push("either --pool-name or --endpoint-selector must be set, not both");
+  const ports = settings["endpoint-target-ports"];
+  if (ports.length < 1 || new Set(ports).size > maxTargetPorts) {
+    faults.push(`--endpoint-target-ports: --endpoint-selector needs 1 to ${maxTargetPorts} ports`);
+  }
+  for (const port of ports) {
+    if (port < 1 || port > 65_535) faults.push(`--endpoint-target-ports: ${port} is no port`);
   }
   return faults;
 }

@@ -94,6 +94,7 @@ export class ListWatch<Item> {
   #isSynced = false;
   #failures = 0;
   #lastError: unknown;
+  #lastHeardMs = Number.NEGATIVE_INFINITY;
   #size = 0;
   readonly #keys = new Set<string>();
 
@@ -122,6 +123,11 @@ export class ListWatch<Item> {
 
   get lastError(): unknown {
     return this.#lastError;
+  }
+
+  /** performance.now() of the last word of the server: a list, a watch that was taken, an event, a bookmark. */
+  get lastHeardMs(): number {
+    return this.#lastHeardMs;
   }
 
   get size(): number {
@@ -223,6 +229,7 @@ export class ListWatch<Item> {
     this.#options.listener.replaced(items);
     this.#isSynced = true;
     this.#isStale = false;
+    this.#lastHeardMs = performance.now();
     this.#tellListed();
   }
 
@@ -251,6 +258,7 @@ export class ListWatch<Item> {
           this.#apply(this.#parse(text));
           lines++;
           this.#failures = 0;
+          this.#lastHeardMs = performance.now();
         },
       },
       signal,
@@ -272,6 +280,7 @@ export class ListWatch<Item> {
     if (this.#isAwayTold) this.#report({ kind: "back" });
     this.#isAwayTold = false;
     this.#isStale = false;
+    this.#lastHeardMs = performance.now();
   }
 
   #apply(event: unknown): void {

@@ -50,8 +50,8 @@ describe("a picker in a Dynamo namespace", () => {
     const { handler, discovery, profiles } = await configurationOf({ [name]: value });
     expect([handler, discovery]).toEqual(["dynamo-prefill-router", "dynamo-discovery"]);
     expect(profiles).toEqual([["decode", "max-score-picker"]]);
-    const { values, faults, given } = adapt({ [name]: value });
-    expect([...faults, ...faultsOfEppFlags(values, given)]).toEqual([]);
+    const { values, faults } = adapt({ [name]: value });
+    expect([...faults, ...faultsOfEppFlags(values)]).toEqual([]);
   });
 
   it.each([
@@ -155,8 +155,8 @@ describe("a picker of raw engines (standalone)", () => {
       engines: { modelName: "tiny", blockSizeTokens: 16, kvEventPort: 5557 },
     });
     expect(discovery).toBeUndefined();
-    const { values, faults, given } = adapt(standalone, argv);
-    expect([...faults, ...faultsOfEppFlags(values, given)]).toEqual([]);
+    const { values, faults } = adapt(standalone, argv);
+    expect([...faults, ...faultsOfEppFlags(values)]).toEqual([]);
     expect(values["pool-name"]).toBe("pool");
   });
 

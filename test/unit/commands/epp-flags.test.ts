@@ -69,7 +69,7 @@ const ours: Readonly<Record<string, unknown>> = {
 
 function faults(argv: readonly string[]): readonly string[] {
   const parsed = parseFlags(eppFlags, argv, {});
-  return parsed.faults.length > 0 ? parsed.faults : faultsOfEppFlags(parsed.values as EppSettings, parsed.given);
+  return parsed.faults.length > 0 ? parsed.faults : faultsOfEppFlags(parsed.values as EppSettings);
 }
 
 describe("the flags of signalbox epp", () => {
@@ -92,18 +92,19 @@ describe("the flags of signalbox epp", () => {
   });
 
   it.each<readonly [readonly string[], readonly (string | RegExp)[]]>([
-    [[], ["no endpoints: give --endpoints ip:port,... or a configuration with a discovery plugin"]],
+    [[], [/^no endpoints: give --pool-name or --endpoint-selector \(Kubernetes\), --endpoints ip:port,..., or a /]],
+    [["--endpoint-selector=app=vllm"], ["--endpoint-target-ports: --endpoint-selector needs 1 to 8 ports"]],
     [
-      ["--pool-name=p"],
-      [/^no endpoints: --pool-name alone finds none, since Kubernetes discovery is not built yet; give /],
+      ["--endpoint-selector=app=vllm", "--endpoint-target-ports=1,2,3,4,5,6,7,8,9"],
+      ["--endpoint-target-ports: --endpoint-selector needs 1 to 8 ports"],
     ],
     [
-      ["--endpoint-selector=app=vllm"],
-      [/^--endpoint-selector: Kubernetes discovery is not built yet; use --endpoints/],
+      ["--endpoint-selector=app=vllm", "--endpoint-target-ports=0,70000"],
+      ["--endpoint-target-ports: 0 is no port", "--endpoint-target-ports: 70000 is no port"],
     ],
     [
-      ["--endpoints=10.0.0.1:1", "--endpoint-target-ports=8000"],
-      [/^--endpoint-target-ports: Kubernetes discovery is not built yet/],
+      ["--pool-name=p", "--endpoint-selector=app=vllm", "--endpoint-target-ports=8000"],
+      ["either --pool-name or --endpoint-selector must be set, not both"],
     ],
     [
       ["--endpoints=10.0.0.1:1", "--ha-enable-leader-election"],

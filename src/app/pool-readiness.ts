@@ -1,0 +1,44 @@
+/**
+ * Whether a pool may be sent requests, and if not, why. What is still coming holds the process back; what cannot be served is nobody else's
+ * concern: other pools of the process go on.
+ */
+import type { KubernetesDiscovery } from "../data/discovery/kubernetes/pool-discovery.ts";
+import type { Configuration } from "./configuration.ts";
+
+export type PoolReadiness =
+  | { readonly kind: "ready" }
+  /** It will be, by itself. */
+  | { readonly kind: "coming"; readonly reason: string }
+  /** Somebody has to do something. */
+  | { readonly kind: "unserved"; readonly reason: string };
+
+const ready: PoolReadiness = { kind: "ready" };
+
+export function readinessOf(
+  store: { readonly isSynced: boolean },
+  configuration: Pick<Configuration, "isReady">,
+  kubernetes: Pick<KubernetesDiscovery, "state"> | undefined,
+): PoolReadiness {
+  const discovered = kubernetes === undefined ? ready : discoveryReadiness(kubernetes.state);
+  if (discovered.kind !== "ready") return discovered;
+  if (!store.isSynced) return { kind: "coming", reason: "the first list of endpoints is not complete" };
+  if (!configuration.isReady) return { kind: "coming", reason: "a plugin is not fit to decide yet" };
+  return ready;
+}
+
+function discoveryReadiness(state: KubernetesDiscovery["state"]): PoolReadiness {
+  switch (state.kind) {
+    case "unheard":
+      return { kind: "coming", reason: "the Kubernetes API has not said whether there is such an InferencePool" };
+    case "absent":
+      return { kind: "unserved", reason: "there is no such InferencePool" };
+    case "faulty":
+      return { kind: "unserved", reason: "the InferencePool cannot be read" };
+    case "listing":
+      return { kind: "coming", reason: "the Kubernetes API has not listed the pods" };
+    case "listed":
+      return ready;
+    default:
+      return state satisfies never;
+  }
+}
