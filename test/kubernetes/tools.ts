@@ -42,6 +42,13 @@ const table = {
     environment: "KUBECONFORM",
     minutes: 1,
   },
+  kustomize: {
+    module: "kustomize",
+    package: "sigs.k8s.io/kustomize/kustomize/v5",
+    environment: "KUSTOMIZE",
+    minutes: 1,
+  },
+  dockerfile: { module: "dockerfile", package: ".", environment: "DOCKERFILE_PARSER", minutes: 1 },
   "gie-conformance": {
     module: "conformance",
     package: ".",
