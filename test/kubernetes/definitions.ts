@@ -55,11 +55,10 @@ const table = {
     files: ["inference.networking.x-k8s.io_inferencepools.yaml"],
   },
   istio: { module: "istio", dependency: "istio.io/istio", source: "manifests/charts/base/files/crd-all.gen.yaml" },
-  /** Out of its chart, each file under a condition of its values. */
   "envoy-gateway": {
     module: "envoy-gateway",
     dependency: "github.com/envoyproxy/gateway",
-    source: "charts/gateway-crds-helm/templates/generated",
+    source: "charts/gateway-helm/charts/crds/crds/generated",
   },
 } as const satisfies Readonly<Record<string, Bundle>>;
 
@@ -96,15 +95,10 @@ export function readDefinitions(...names: readonly BundleName[]): readonly Defin
     if (!existsSync(folder)) throw new Error(`no definitions of ${name} at ${folder}: run \`make k8s-tools\``);
     return readdirSync(folder)
       .sort()
-      .flatMap((file) => parseAllDocuments(renamed(name, withoutConditions(readFileSync(join(folder, file), "utf8")))))
+      .flatMap((file) => parseAllDocuments(renamed(name, readFileSync(join(folder, file), "utf8"))))
       .map((document) => document.toJS() as Definition | null)
       .filter((definition) => definition?.kind === "CustomResourceDefinition") as readonly Definition[];
   });
-}
-
-/** Of a chart's file: lines that hold nothing but a template's action. */
-function withoutConditions(text: string): string {
-  return text.replaceAll(/^\{\{.*\}\}$/gm, "");
 }
 
 function renamed(name: BundleName, text: string): string {

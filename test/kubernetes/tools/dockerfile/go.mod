@@ -1,7 +1,7 @@
 // BuildKit's own parser of Dockerfiles.
 module signalbox-test-dockerfile
 
-go 1.26.0
+go 1.26.8
 
 require github.com/moby/buildkit v0.34.2
 
