@@ -13,8 +13,11 @@ export interface ClusterCertificates {
   readonly accountKey: string;
 }
 
-/** Files in the folder; for 127.0.0.1 only. */
-export async function writeCertificates(folder: string): Promise<ClusterCertificates> {
+/** Files in the folder; the server's is for 127.0.0.1 and the other addresses. */
+export async function writeCertificates(
+  folder: string,
+  addresses: readonly string[] = [],
+): Promise<ClusterCertificates> {
   const file = (name: string): string => join(folder, name);
   /** Arguments are parted by spaces; files are names in the folder. */
   const openssl = async (args: string): Promise<void> => {
@@ -38,7 +41,7 @@ export async function writeCertificates(folder: string): Promise<ClusterCertific
   const server = await leaf(
     "server",
     "/CN=kube-apiserver",
-    "extendedKeyUsage=serverAuth\nsubjectAltName=DNS:localhost,DNS:kubernetes.default.svc,IP:127.0.0.1",
+    `extendedKeyUsage=serverAuth\nsubjectAltName=${["DNS:localhost", "DNS:kubernetes.default.svc", ...["127.0.0.1", ...addresses].map((address) => `IP:${address}`)].join(",")}`,
   );
   const admin = await leaf("admin", "/O=system:masters/CN=admin", "extendedKeyUsage=clientAuth");
   await key("accounts.key");

@@ -22,6 +22,7 @@ export interface ControlPlane {
   /** Of the administrator. */
   readonly api: KubernetesApi;
   readonly kubeconfig: string;
+  readonly certificates: ClusterCertificates;
   /** As the administrator, at another port, such as a proxy's. */
   adminAt(port: number): ApiCredentials;
   /** A folder as a pod has it mounted, with a fresh token of the account. */
@@ -37,7 +38,12 @@ export interface ControlPlane {
 
 const startTimeoutMs = 60_000;
 
-export async function startControlPlane(): Promise<ControlPlane> {
+export interface ControlPlaneOptions {
+  /** Another address of this machine at which it is reached, besides loopback. */
+  readonly address?: string;
+}
+
+export async function startControlPlane({ address }: ControlPlaneOptions = {}): Promise<ControlPlane> {
   toolBinary("kube-apiserver");
   const open: (() => Promise<void>)[] = [];
   const close = async (): Promise<void> => {
@@ -46,12 +52,12 @@ export async function startControlPlane(): Promise<ControlPlane> {
   try {
     const folder = await mkdtemp(join(tmpdir(), "signalbox-kubernetes-"));
     open.push(() => rm(folder, { recursive: true, force: true }));
-    const certificates = await writeCertificates(folder);
+    const certificates = await writeCertificates(folder, address === undefined ? [] : [address]);
     const etcd = await startEtcd();
     open.push(() => etcd.close());
     const port = await freePort();
     const url = `https://127.0.0.1:${port}`;
-    const server = new ApiServer(argumentsOf(port, etcd.url, certificates));
+    const server = new ApiServer(argumentsOf(port, etcd.url, certificates, address));
     open.push(() => server.stop());
     const admin = await adminAccess(certificates);
     const adminAt = (at: number): ApiCredentials => ({
@@ -77,6 +83,7 @@ export async function startControlPlane(): Promise<ControlPlane> {
       etcd,
       api,
       kubeconfig,
+      certificates,
       adminAt,
       async accountFolder(namespace, account) {
         const answer = await api.request({
@@ -155,10 +162,11 @@ function argumentsOf(
   port: number,
   etcdUrl: string,
   { ca, server, accountKey }: ClusterCertificates,
+  address: string | undefined,
 ): readonly string[] {
   return [
-    "--bind-address=127.0.0.1",
-    "--advertise-address=127.0.0.1",
+    `--bind-address=${address === undefined ? "127.0.0.1" : "0.0.0.0"}`,
+    `--advertise-address=${address ?? "127.0.0.1"}`,
     `--secure-port=${port}`,
     `--etcd-servers=${etcdUrl}`,
     `--client-ca-file=${ca}`,
