@@ -1,9 +1,9 @@
 // BuildKit's own parser of Dockerfiles.
 module signalbox-test-dockerfile
 
-go 1.26.8
+go 1.26.0
 
-require github.com/moby/buildkit v0.34.2
+require github.com/moby/buildkit v0.28.0
 
 require (
 	github.com/agext/levenshtein v1.2.3 // indirect
