@@ -129,7 +129,7 @@ class Api implements KubernetesApi {
         headers: {
           accept: "application/json",
           "user-agent": this.#userAgent,
-          ...(body === undefined ? {} : { "content-type": contentType ?? "application/json" }),
+          ...(body === undefined ? {} : bodyHeaders(body, contentType)),
           ...access.headers,
         },
       };
@@ -164,6 +164,11 @@ class Api implements KubernetesApi {
         });
     return this.#agent;
   }
+}
+
+/** The length is said for every method: without it the body of a DELETE would be read as the next request of its connection. */
+function bodyHeaders(body: string, contentType = "application/json"): Readonly<Record<string, string | number>> {
+  return { "content-type": contentType, "content-length": Buffer.byteLength(body) };
 }
 
 function isGood({ statusCode = 0 }: IncomingMessage): boolean {

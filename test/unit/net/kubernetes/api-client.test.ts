@@ -55,6 +55,22 @@ describe("requests to the API server", () => {
     expect(ports.size).toBe(1);
   });
 
+  it.each(["POST", "PUT", "PATCH", "DELETE"] as const)(
+    "of %s end with their body, and another may follow",
+    async (method) => {
+      const api = await serve((request, response) => {
+        let text = "";
+        request.on("data", (chunk: Buffer) => {
+          text += chunk.toString("utf8");
+        });
+        request.on("end", () => response.end(`${request.method} ${text}`));
+      });
+      for (const body of ['{"name":"ä"}', "{}"]) {
+        expect(await api.request({ method, path: "/", body })).toBe(`${method} ${body}`);
+      }
+    },
+  );
+
   it("fail with the status and what the server asks to wait", async () => {
     const api = await serve((_request, response) => response.writeHead(429, { "retry-after": "2" }).end("busy"));
     await expect(api.request({ path: "/" })).rejects.toMatchObject({ status: 429, retryAfterMs: 2000 });
