@@ -18,7 +18,7 @@ function missing(): string | undefined {
       return `${program} is not installed (${provider})`;
     }
   }
-  const { status, stderr } = spawnSync("unshare", ["-rnm", "ip", "link", "add", "b", "type", "bridge"]);
+  const { status, stderr } = spawnSync("unshare", ["-rnm", "ip", "link", "add", "name", "trial", "type", "bridge"]);
   return status === 0 ? undefined : `user and network namespaces cannot be made here (unshare -rn): ${String(stderr)}`;
 }
 
@@ -28,7 +28,8 @@ if (fault !== undefined) {
   process.exitCode = 1;
 } else {
   // Should this process be killed, the command goes with it.
-  const command = ["--pdeathsig", "KILL", "unshare", "-rn", ...process.argv.slice(2)];
+  const shell = ["sh", "-c", 'ip link set lo up && exec "$@"', "in-namespace"];
+  const command = ["--pdeathsig", "KILL", "unshare", "-rn", ...shell, ...process.argv.slice(2)];
   const child = spawn("setpriv", command, { stdio: "inherit" });
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => child.kill(signal));
   child.once("exit", (code, signal) => {

@@ -23,7 +23,6 @@ export interface PodNetwork {
 /** The file is the log of what holds the namespaces open. */
 export async function createPodNetwork(folder: string): Promise<PodNetwork> {
   const logFile = join(folder, "namespaces.log");
-  await runProgram("ip", "link", "set", "lo", "up");
   await runProgram("ip", "link", "add", "pods", "type", "bridge").catch((cause: unknown) => {
     throw new Error("pods need a network namespace of the test's own: start it with `unshare -rn`", { cause });
   });
