@@ -1,5 +1,6 @@
 /**
- * Generates src/gen/ from proto/ with protoc and ts-proto, then docs/configuration.md and docs/dynamo.md (gen-docs.ts). With --check nothing is written: it
+ * Generates src/gen/ from proto/ with protoc and ts-proto, then docs/configuration.md and docs/dynamo.md (gen-docs.ts) and the
+ * charts' pages (gen-charts.ts). With --check nothing is written: it
  * fails when a file differs from what would be.
  */
 import { spawnSync } from "node:child_process";
@@ -74,3 +75,4 @@ try {
   rmSync(fresh, { recursive: true, force: true });
 }
 await import("./gen-docs.ts");
+await import("./gen-charts.ts");

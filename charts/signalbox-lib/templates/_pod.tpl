@@ -22,6 +22,8 @@ metadata:
   {{- end }}
 spec:
   serviceAccountName: {{ include "signalbox.accountName" . }}
+  # A Service's variables could be taken for flags.
+  enableServiceLinks: false
   # Longer than the whole drain: SIGTERM says not ready, serves on (drain-timeout), lets running answers end (drain-grace).
   terminationGracePeriodSeconds: {{ include "signalbox.gracePeriod" . }}
   {{- with $epp.imagePullSecrets }}
@@ -102,7 +104,7 @@ spec:
       configMap: { name: {{ include "signalbox.name" . }} }
     {{- end }}
     - name: tmp
-      emptyDir: { sizeLimit: {{ $epp.tmpSizeLimit }} }
+      emptyDir: { sizeLimit: {{ $epp.tmpSizeLimit | default (.Values.router.dynamo.enabled | ternary "10Gi" "1Gi") }} }
     {{- if $epp.tls.secretName }}
     - name: certs
       secret: { secretName: {{ $epp.tls.secretName }} }
