@@ -71,7 +71,7 @@ async function gauge(stack: DynamoStack, name: string, workerId: bigint): Promis
  * ours as well.
  */
 async function meet(stack: DynamoStack, ours: Replica): Promise<void> {
-  const { counters } = ours.runtime.replicas ?? {};
+  const { counters } = ours.runtime.replicas;
   const stages = new Set(stack.workers.map(({ role }) => role)).size;
   const pending = async (): Promise<readonly (number | undefined)[]> =>
     Promise.all(
@@ -140,7 +140,7 @@ describe.each(["zmq", "nats"] as const)("beside a frontend of Dynamo in kv mode,
     for (const { booking } of mine) booking.free();
     await until(async () => (await gauge(stack, "worker_active_decode_blocks", target)) === 0);
     await until(() => ours.load(other)?.activeRequests === 0);
-    expect(ours.runtime.replicas?.counters).toMatchObject({ dropped: 0, ignored: { own: 0, known: 0, full: 0 } });
+    expect(ours.runtime.replicas.counters).toMatchObject({ dropped: 0, ignored: { own: 0, known: 0, full: 0 } });
   });
 
   it("counts the prefill leg where the prefill runs", async () => {
@@ -151,13 +151,13 @@ describe.each(["zmq", "nats"] as const)("beside a frontend of Dynamo in kv mode,
     const [prefill] = stack.workersOf("prefill");
     const [decode] = stack.workersOf("decode");
     if (prefill === undefined || decode === undefined) throw new Error("a worker is missing");
-    const before = { ...ours.runtime.replicas?.counters };
+    const before = { ...ours.runtime.replicas.counters };
     const answer = complete(stack, tokens(1, 100), 60);
     await until(() => ours.load(decode.instanceId)?.activeRequests === 1);
     expect(ours.load(decode.instanceId)).toMatchObject({ activeDecodeBlocks: 6, activePrefillTokens: 0 });
     expect((await answer).status).toBe(200);
     await until(() => ours.load(decode.instanceId)?.activeRequests === 0);
-    const { booked = 0, freed = 0 } = ours.runtime.replicas?.counters ?? {};
+    const { booked = 0, freed = 0 } = ours.runtime.replicas.counters ?? {};
     expect([booked - (before.booked ?? 0), freed - (before.freed ?? 0)]).toEqual([2, 2]);
     expect(ours.load(prefill.instanceId, "prefill")).toEqual(idle);
 
@@ -194,7 +194,7 @@ describe("replicas of ours over real workers", () => {
     await until(() => {
       const { booking } = first.plan(tokens(90, 160), target);
       booking.free();
-      return (late.runtime.replicas?.counters.freed ?? 0) > 0;
+      return (late.runtime.replicas.counters.freed ?? 0) > 0;
     });
     first.plan(tokens(91, 160), target);
     await until(() => late.load(target)?.activeRequests === 1);
@@ -202,6 +202,6 @@ describe("replicas of ours over real workers", () => {
     // It dies without a word; its channel goes, and its bookings with it.
     await first.die();
     await until(() => late.load(target)?.activeRequests === 0);
-    expect(late.runtime.replicas?.counters.abandoned).toBeGreaterThan(0);
+    expect(late.runtime.replicas.counters.abandoned).toBeGreaterThan(0);
   });
 });

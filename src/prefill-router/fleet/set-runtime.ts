@@ -57,7 +57,7 @@ export class SetRuntime {
   readonly ingest: KvEventIngest | undefined;
   /** Read live; undefined where no cache is known of. */
   readonly indexSize: IndexSize | undefined;
-  readonly replicas: ReplicaSync | undefined;
+  readonly replicas: ReplicaSync;
   readonly #init: SetRuntimeInit;
   readonly #feeds: EventFeeds;
   readonly #workers = new Map<bigint, SetWorker>();
@@ -108,19 +108,18 @@ export class SetRuntime {
     });
     this.#feeds = new EventFeeds(init.plane, init.channels, log);
     const { registration, plane } = init;
-    if (registration !== undefined && settings.config.routerReplicaSync) {
-      this.replicas = new ReplicaSync({
-        routerId: registration.instanceId,
-        registration,
-        plane,
-        hear: (scope, topic, handler) => this.#feeds.hear(scope, topic, handler),
-        stages: this.stages,
-        capacityChanged: () => this.router.capacityChanged(),
-        bookingExpiryMs: planConfig.activeRequestExpiryMs,
-        now,
-        log,
-      });
-    }
+    this.replicas = new ReplicaSync({
+      sharing:
+        registration !== undefined && settings.config.routerReplicaSync
+          ? { routerId: registration.instanceId, registration, plane }
+          : undefined,
+      hear: (scope, topic, handler) => this.#feeds.hear(scope, topic, handler),
+      stages: this.stages,
+      capacityChanged: () => this.router.capacityChanged(),
+      bookingExpiryMs: planConfig.activeRequestExpiryMs,
+      now,
+      log,
+    });
     if (index.fed !== undefined) {
       this.ingest = new KvEventIngest({
         index: index.fed,
@@ -174,7 +173,7 @@ export class SetRuntime {
     this.#workers.set(worker.id, worker);
     this.suspects.forget(worker.id);
     this.router.upsertWorker(routerWorkerOf(worker));
-    this.replicas?.workerAdded(worker);
+    this.replicas.workerAdded(worker);
     this.#hear(worker);
   }
 
@@ -197,16 +196,16 @@ export class SetRuntime {
     this.ingest?.workerGone(workerId);
     this.router.removeWorker(workerId);
     this.#feeds.retain(this.#scopes());
-    this.replicas?.workerRemoved(workerId);
+    this.replicas.workerRemoved(workerId);
   }
 
   channelOpened(channel: EventChannelRecord): void {
-    if (this.replicas?.owns(channel) !== true) this.#feeds.opened(channel);
+    if (!this.replicas.owns(channel)) this.#feeds.opened(channel);
   }
 
   channelClosed(channel: EventChannelRecord): void {
     this.#feeds.closed(channel);
-    this.replicas?.channelClosed(channel);
+    this.replicas.channelClosed(channel);
   }
 
   /** For /debug. */
@@ -217,7 +216,7 @@ export class SetRuntime {
       suspects: this.suspects.excluded.map(String),
       index: sizeOf(this.indexSize),
       router: this.router.snapshot(),
-      replicas: this.replicas?.state() ?? null,
+      replicas: this.replicas.state(),
       events:
         this.ingest === undefined
           ? null
@@ -234,7 +233,7 @@ export class SetRuntime {
     const tokenizer = this.#tokenizer;
     this.#tokenizer = undefined;
     this.#routes.clear();
-    await this.replicas?.close();
+    await this.replicas.close();
     await this.#feeds.close();
     await tokenizer?.close();
   }

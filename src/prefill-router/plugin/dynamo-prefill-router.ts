@@ -34,7 +34,11 @@ import { notReady, pickerOverloaded, unknownModel } from "./refusals.ts";
 import { spliceTokenData } from "./token-data-edit.ts";
 
 /** What runs for one worker set, as metrics read it. */
-export type RoutedSet = Pick<SetRuntime, "router" | "indexSize" | "replicas" | "ingest"> & { readonly set: WatchedSet };
+export type RoutedSet = Pick<SetRuntime, "router" | "indexSize" | "ingest"> & {
+  /** Undefined where no bookings are shared or marked by anybody else. */
+  readonly replicas: Pick<SetRuntime["replicas"], "counters"> | undefined;
+  readonly set: WatchedSet;
+};
 
 /** The routes with their lifetime, which is the plugin's. */
 export interface OwnedRoutes extends RouteTable {

@@ -25,7 +25,9 @@ export type IgnoredReason =
   /** The booking is on another worker, or another router's. */
   | "not-theirs"
   /** More bookings than are kept. */
-  | "full";
+  | "full"
+  /** Another router's, where this one shares nothing. */
+  | "unshared";
 
 export function createReplicaCounters(): ReplicaCounters {
   return {
@@ -36,6 +38,6 @@ export function createReplicaCounters(): ReplicaCounters {
     prefilled: 0,
     freed: 0,
     abandoned: 0,
-    ignored: { own: 0, known: 0, unknown: 0, "not-theirs": 0, full: 0 },
+    ignored: { own: 0, known: 0, unknown: 0, "not-theirs": 0, full: 0, unshared: 0 },
   };
 }

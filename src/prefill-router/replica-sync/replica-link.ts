@@ -1,6 +1,6 @@
 /**
  * This router's channel among the routers of one scope: hears the others first, then announces itself, and tries again for as long as it is
- * wanted. Its record goes with it.
+ * wanted. Its record goes with it. One that only listens announces nothing.
  */
 import { setTimeout as rest } from "node:timers/promises";
 import type { DynamoRegistration } from "../../dynamo/discovery/registration.ts";
@@ -18,12 +18,18 @@ export const replicaTopic = "active_sequences_events";
 const firstRetryMs = 1000;
 const longestRetryMs = 30_000;
 
+/** How the others are told. */
+export interface LinkSharing {
+  readonly plane: Pick<EventPlane, "publish">;
+  readonly registration: Pick<DynamoRegistration, "put" | "remove">;
+}
+
 export interface ReplicaLinkInit {
   readonly scope: EventScope;
   /** The stage of workers that nobody has announced yet. */
   readonly stage: Stage;
-  readonly plane: Pick<EventPlane, "publish">;
-  readonly registration: Pick<DynamoRegistration, "put" | "remove">;
+  /** Undefined: it only listens. */
+  readonly sharing: LinkSharing | undefined;
   /** Resolves once the topic is heard. */
   readonly hear: (scope: EventScope, topic: string, handler: EventHandler) => Promise<void>;
   readonly handler: EventHandler;
@@ -58,7 +64,7 @@ export class ReplicaLink {
     await this.#opening;
     this.outbox.close();
     if (this.#record !== undefined) {
-      await this.#init.registration
+      await this.#init.sharing?.registration
         .remove(this.#record.key)
         .catch((error: unknown) => this.#init.log.warn({ error }, "the channel of replica sync stays registered"));
     }
@@ -68,13 +74,14 @@ export class ReplicaLink {
   }
 
   async #open(): Promise<void> {
-    const { scope, hear, handler, plane, log } = this.#init;
+    const { scope, hear, handler, sharing, log } = this.#init;
     const { signal } = this.#closing;
     await hear(scope, replicaTopic, handler);
+    if (sharing === undefined) return;
     for (let retryMs = firstRetryMs; !signal.aborted; retryMs = Math.min(2 * retryMs, longestRetryMs)) {
       try {
-        this.#publisher ??= await plane.publish(scope, replicaTopic);
-        await this.#register(this.#publisher);
+        this.#publisher ??= await sharing.plane.publish(scope, replicaTopic);
+        await this.#register(this.#publisher, sharing);
         if (!signal.aborted) this.outbox.open(this.#publisher);
         return;
       } catch (error) {
@@ -85,9 +92,9 @@ export class ReplicaLink {
   }
 
   /** A broker is found by itself: a record of it under this router's name would outlive it. */
-  async #register({ channel }: EventPublisher): Promise<void> {
+  async #register({ channel }: EventPublisher, { registration }: LinkSharing): Promise<void> {
     if (channel.transport.kind === "zmq-broker") return;
     this.#record = encodeRecord(channel);
-    await this.#init.registration.put(this.#record);
+    await registration.put(this.#record);
   }
 }

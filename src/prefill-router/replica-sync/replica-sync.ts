@@ -1,11 +1,11 @@
 /**
  * Replica sync of one worker set: tells the other routers what this one books, and books what they tell, so that each sees the load of all.
- * Workers speak here too: of a first token, by the id of the request that its booking gave it. Best effort, as Dynamo's: nothing is
- * acknowledged or said again, a router that comes late learns only of what is booked from then on, and the growth of outputs is not shared.
+ * Workers speak here too: of a first token, by the id of the request that its booking gave it, which a router that shares nothing hears as
+ * well, as Dynamo's does. Best effort, as Dynamo's: nothing is acknowledged or said again, a router that comes late learns only of what is
+ * booked from then on, and the growth of outputs is not shared.
  */
 import { randomFillSync } from "node:crypto";
-import type { DynamoRegistration } from "../../dynamo/discovery/registration.ts";
-import type { EventHandler, EventPlane } from "../../dynamo/event-plane/event-plane.ts";
+import type { EventHandler } from "../../dynamo/event-plane/event-plane.ts";
 import {
   type ActiveSequenceChange,
   type ActiveSequenceEvent,
@@ -19,17 +19,20 @@ import type { Stage } from "../contracts.ts";
 import type { StageObserver, StageRequest, WorkerStage } from "../stage.ts";
 import { type OwnBooking, RemoteBookings } from "./remote-bookings.ts";
 import { createReplicaCounters, type ReplicaCounters } from "./replica-counters.ts";
-import { ReplicaLink, replicaTopic } from "./replica-link.ts";
+import { type LinkSharing, ReplicaLink, replicaTopic } from "./replica-link.ts";
 
 /** A stage as replica sync uses it. */
 export type ReplicatedStage = Pick<WorkerStage, "observe" | "bookRemote">;
 
-/** What replica sync shares with the rest of its worker set. */
-export interface ReplicaSyncInit {
+export interface ReplicaSharing extends LinkSharing {
   /** Tells this router from the others: unique, the same in all its worker sets. */
   readonly routerId: bigint;
-  readonly registration: Pick<DynamoRegistration, "put" | "remove">;
-  readonly plane: Pick<EventPlane, "publish">;
+}
+
+/** What replica sync shares with the rest of its worker set. */
+export interface ReplicaSyncInit {
+  /** Undefined: this router neither tells what it books nor books what others tell; workers are heard all the same. */
+  readonly sharing: ReplicaSharing | undefined;
   /** Resolves once the topic is heard of every channel that discovery knows. */
   readonly hear: (scope: EventScope, topic: string, handler: EventHandler) => Promise<void>;
   readonly stages: Readonly<Record<Stage, ReplicatedStage>>;
@@ -106,7 +109,7 @@ export class ReplicaSync {
   /** For /debug. */
   state(): Readonly<Record<string, unknown>> {
     return {
-      routerId: this.#init.routerId.toString(),
+      routerId: this.#init.sharing?.routerId.toString() ?? null,
       channels: Object.fromEntries(Array.from(this.#links, ([path, link]) => [path, link.publisherId !== undefined])),
       remoteBookings: { prefill: this.#remote.prefill.size, decode: this.#remote.decode.size },
       ...this.counters,
@@ -139,9 +142,9 @@ export class ReplicaSync {
     const path = scopePath(scope);
     const known = this.#links.get(path);
     if (known !== undefined) return known;
-    const { plane, registration, hear, log } = this.#init;
+    const { sharing, hear, log } = this.#init;
     const handler: EventHandler = (payload, publisherId) => this.#heard(payload, publisherId, stage);
-    const link = new ReplicaLink({ scope, stage, plane, registration, hear, handler, counters: this.counters, log });
+    const link = new ReplicaLink({ scope, stage, sharing, hear, handler, counters: this.counters, log });
     this.#links.set(path, link);
     return link;
   }
@@ -162,7 +165,9 @@ export class ReplicaSync {
         if (link === undefined) return;
         const linked: LinkedBooking = { booking, workerId, dpRank, link };
         own.set(booking.id, linked);
-        this.#tell(linked, additionOf(request, prefillTokens), request.loraName);
+        if (this.#init.sharing !== undefined) {
+          this.#tell(linked, additionOf(request, prefillTokens), request.loraName);
+        }
       },
       prefillCompleted: (id) => {
         const linked = own.get(id);
@@ -182,8 +187,9 @@ export class ReplicaSync {
     change: ActiveSequenceChange,
     loraName: string | undefined,
   ) {
-    const { routerId } = this.#init;
-    link.outbox.enqueue({ requestId: booking.id, workerId, dpRank, change, routerId, loraName });
+    const { sharing } = this.#init;
+    if (sharing === undefined) return;
+    link.outbox.enqueue({ requestId: booking.id, workerId, dpRank, change, routerId: sharing.routerId, loraName });
   }
 
   #heard(payload: Buffer, publisherId: bigint, stage: Stage): void {
@@ -191,7 +197,8 @@ export class ReplicaSync {
     let hasRoom = false;
     for (const event of parseActiveSequenceEvents(payload)) {
       this.counters.heard++;
-      if (event.routerId === this.#init.routerId) this.counters.ignored.own++;
+      if (event.routerId === this.#init.sharing?.routerId) this.counters.ignored.own++;
+      else if (this.#init.sharing === undefined && !isWorkersMark(event)) this.counters.ignored.unshared++;
       else if (this.#remoteFor(event, stage).apply(event, publisherId)) hasRoom = true;
     }
     if (hasRoom) this.#init.capacityChanged();
@@ -205,6 +212,11 @@ export class ReplicaSync {
     for (const link of this.#links.values()) if (link.publisherId === publisherId) return true;
     return false;
   }
+}
+
+/** A worker signs with its own id. */
+function isWorkersMark({ change, routerId, workerId }: ActiveSequenceEvent): boolean {
+  return change.kind === "prefill-completed" && routerId === workerId;
 }
 
 function additionOf(request: StageRequest, prefillTokens: number): ActiveSequenceChange {

@@ -72,6 +72,7 @@ export class ActiveSequences {
     columns.privateBlocks[slot] = at(columns.privateBlocks, slot) + privateBlocks;
     columns.prefillTokens[slot] = at(columns.prefillTokens, slot) + booking.prefillTokens;
     columns.requests[slot] = at(columns.requests, slot) + 1;
+    columns.addComputed(slot, prefillTokens);
     this.#changed(slot);
   }
 

@@ -1,33 +1,45 @@
 /**
- * Chooses among costs. Temperature 0: the least one, each of the equally cheap with the same chance (a reservoir of one). Above 0: softmax over
- * costs divided by their range, so a temperature means the same at any load.
+ * Chooses among costs. Temperature 0: the least one; of the equally cheap, which Dynamo draws lots among, the one that had the least to compute of
+ * late, so that no cache must forget more than the others; lots (a reservoir of one) where that is equal too. Above 0: softmax over costs divided
+ * by their range, so a temperature means the same at any load.
  */
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
+
+/** What the equally cheap are told apart by: less of it is better. */
+export interface TieBreak {
+  readonly values: Float64Array;
+  /** Where in `values` each cost's is. */
+  readonly slots: Int32Array;
+}
 
 /** Index of the choice among the first `count` costs, which are finite; count ≥ 1. `random` is uniform in [0, 1). */
 export function chooseCost(
   costs: Float64Array,
   count: number,
   temperature: number,
+  ties: TieBreak,
   random: () => number,
   scratch: Float64Array,
 ): number {
   return temperature === 0
-    ? chooseLeast(costs, count, random)
+    ? chooseLeast(costs, count, ties, random)
     : sampleSoftmax(costs, count, temperature, random(), scratch);
 }
 
-function chooseLeast(costs: Float64Array, count: number, random: () => number): number {
+function chooseLeast(costs: Float64Array, count: number, { values, slots }: TieBreak, random: () => number): number {
   let best = 0;
   let least = costs[0]!;
   let ties = 1;
   for (let index = 1; index < count; index++) {
     const cost = costs[index]!;
-    if (cost < least) {
+    if (cost > least) continue;
+    const value = values[slots[index]!]!;
+    const bestValue = values[slots[best]!]!;
+    if (cost < least || value < bestValue) {
       best = index;
       least = cost;
       ties = 1;
-    } else if (cost === least) {
+    } else if (value === bestValue) {
       ties++;
       if (Math.floor(random() * ties) === 0) best = index;
     }

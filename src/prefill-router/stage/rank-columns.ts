@@ -3,6 +3,9 @@
 
 const initialSlots = 32;
 
+/** About what a worker's cache holds: whoever has computed that much anew has forgotten the rest. */
+const forgottenAtTokens = 1_000_000;
+
 /** The slot's rank has no blocks in the index. */
 export const noHolder = -1;
 
@@ -19,6 +22,8 @@ export class RankColumns {
   /** Blocks that belong to one booking: output, and prompts that are not to be shared. */
   privateBlocks = new Float64Array(initialSlots);
   requests = new Int32Array(initialSlots);
+  /** Tokens the rank was given to compute, of late: what its cache had to take in, and to forget for it. */
+  computed = new Float64Array(initialSlots);
 
   /** Length of the columns: a multiple of 32, whole words of a mask by slot. */
   get size(): number {
@@ -46,6 +51,7 @@ export class RankColumns {
     this.promptBlocks[slot] = 0;
     this.privateBlocks[slot] = 0;
     this.requests[slot] = 0;
+    this.computed[slot] = 0;
     return slot;
   }
 
@@ -57,6 +63,14 @@ export class RankColumns {
     return Math.round(this.promptBlocks[slot]! + this.privateBlocks[slot]!);
   }
 
+  /** A rank is to compute so many tokens. Those of long ago count ever less, so that one that joins is not given every tie for good. */
+  addComputed(slot: number, tokens: number): void {
+    const sum = this.computed[slot]! + tokens;
+    this.computed[slot] = sum;
+    if (sum <= forgottenAtTokens) return;
+    for (let other = 0; other < this.#count; other++) this.computed[other] = this.computed[other]! / 2;
+  }
+
   #grow(): void {
     const size = this.dpRank.length * 2;
     this.dpRank = integers(this.dpRank, size);
@@ -65,6 +79,7 @@ export class RankColumns {
     this.prefillTokens = floats(this.prefillTokens, size);
     this.promptBlocks = floats(this.promptBlocks, size);
     this.privateBlocks = floats(this.privateBlocks, size);
+    this.computed = floats(this.computed, size);
   }
 }
 

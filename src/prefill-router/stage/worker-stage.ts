@@ -105,8 +105,10 @@ class RankedStage implements WorkerStage {
     costs.prepare(request);
     costs.costAll(request);
     const count = eligible.count;
+    if (count === 1) return costs.selected(0, request);
+    const ties = { values: this.#columns.computed, slots: eligible.slots };
     const { temperature } = request.settings;
-    const chosen = count === 1 ? 0 : chooseCost(costs.costs, count, temperature, random, costs.scratch);
+    const chosen = chooseCost(costs.costs, count, temperature, ties, random, costs.scratch);
     return costs.selected(chosen, request);
   }
 

@@ -173,6 +173,35 @@ describe("replica sync", () => {
     await until(() => one.sync.counters.booked === 1);
   });
 
+  it("hears a worker's first token where nothing is shared, and tells or books nothing", async () => {
+    const bus = new Bus();
+    const sharing = replica(bus, 1n);
+    const alone = replica(bus, undefined);
+    sharing.addWorker(11);
+    alone.addWorker(11);
+    await until(() => bus.records.size === 1);
+    const idle = loads(alone);
+    const theirs = sharing.book("theirs", 11, request({ sequenceHashes: chain(1, 2) }));
+    await until(() => alone.sync.counters.ignored.unshared === 1);
+    expect(loads(alone)).toEqual(idle);
+    const mine = alone.book("mine", 11, request({ isl: 24, sequenceHashes: chain(3) }));
+    const mark = { requestId: "mine", dpRank: 0, change: { kind: "prefill-completed" }, loraName: undefined } as const;
+    const say = (workerId: bigint, routerId: bigint): void =>
+      bus.say(scopes.decode, encodeActiveSequenceEvents([{ ...mark, workerId, routerId }]), routerId);
+    say(12n, 12n);
+    say(11n, 7n);
+    expect(alone.stages.decode.loads()[0]).toMatchObject({ activePrefillTokens: 24, activeRequests: 1 });
+    say(11n, 11n);
+    expect(alone.stages.decode.loads()[0]).toMatchObject({ activePrefillTokens: 0, activeRequests: 1 });
+    expect(alone.room()).toBe(1);
+    mine.free();
+    theirs.free();
+    expect(alone.sync.counters).toMatchObject({ prefilled: 1, published: 0, dropped: 0, booked: 0 });
+    expect([sharing.sync.counters.booked, bus.records.size]).toEqual([0, 1]);
+    await alone.sync.close();
+    await sharing.sync.close();
+  });
+
   it("closes at once while it still tries to register", async () => {
     const bus = new Bus();
     const registration = { put: () => Promise.reject(new Error("away")), remove: bus.registration.remove };

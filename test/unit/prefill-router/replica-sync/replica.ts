@@ -2,6 +2,7 @@
 import type { DynamoRegistration } from "../../../../src/dynamo/discovery/registration.ts";
 import type { EventHandler, EventPlane, EventPublisher } from "../../../../src/dynamo/event-plane/event-plane.ts";
 import type { EventChannelRecord, EventScope } from "../../../../src/dynamo/records.ts";
+import type { LinkSharing } from "../../../../src/prefill-router/replica-sync/replica-link.ts";
 import { ReplicaSync, type ReplicaSyncInit } from "../../../../src/prefill-router/replica-sync/replica-sync.ts";
 import { createWorkerStage } from "../../../../src/prefill-router/stage/worker-stage.ts";
 import type { StageBooking, StageRequest, WorkerStage } from "../../../../src/prefill-router/stage.ts";
@@ -16,7 +17,8 @@ export const scopes = {
 const pathOf = ({ component }: EventScope): string => String(component);
 
 /** What a router speaks through: a bus, or planes and discovery. */
-export type Wiring = Pick<ReplicaSyncInit, "registration" | "hear"> & { readonly publish: EventPlane["publish"] };
+export type Wiring = Pick<LinkSharing, "registration"> &
+  Pick<ReplicaSyncInit, "hear"> & { readonly publish: EventPlane["publish"] };
 
 /** Hands every message to all who hear its scope, the sender too, in the same turn. */
 export class Bus implements Wiring {
@@ -72,16 +74,15 @@ export interface Replica {
   book(id: string, workerId: number, request: StageRequest, stage?: "prefill" | "decode"): StageBooking;
 }
 
-export function replica(wiring: Wiring, routerId: bigint, now: () => number = () => 0): Replica {
+/** Without an id it shares nothing. */
+export function replica(wiring: Wiring, routerId: bigint | undefined, now: () => number = () => 0): Replica {
   const stages = {
     prefill: createWorkerStage({ stage: "prefill", blockSize: 8 }),
     decode: createWorkerStage({ stage: "decode", blockSize: 8 }),
   };
   let room = 0;
   const sync = new ReplicaSync({
-    routerId,
-    registration: wiring.registration,
-    plane: wiring,
+    sharing: routerId === undefined ? undefined : { routerId, registration: wiring.registration, plane: wiring },
     hear: wiring.hear,
     stages,
     capacityChanged: () => room++,

@@ -53,6 +53,28 @@ describe("the choice of a worker", () => {
     expect(select(stage, of)).toMatchObject({ worker: { id: 2n }, cost: 20, deviceBlocks: 5, cachedTokens: 80 });
   });
 
+  it("shares out what is computed anew among idle workers, and catches up with one that joins only as far as caches go", () => {
+    const stage = stageOf(worker(1), worker(2));
+    const served = new Map<bigint, number>();
+    const serve = (requests: number, isl: number): void => {
+      served.clear();
+      for (let index = 0; index < requests; index++) {
+        const of = request({ isl: isl * (1 + (index % 3)) });
+        const selected = select(stage, of);
+        stage.book(`${index}`, selected, of, 0).free();
+        served.set(selected.worker.id, (served.get(selected.worker.id) ?? 0) + of.isl);
+      }
+    };
+    serve(3000, 5000);
+    expect(Math.abs((served.get(1n) ?? 0) / (served.get(2n) ?? 1) - 1)).toBeLessThan(0.002);
+    stage.upsertWorker(worker(3));
+    serve(600, 5000);
+    const shares = [1n, 2n, 3n].map((id) => (served.get(id) ?? 0) / 6_000_000);
+    expect(Math.abs((shares[0] ?? 0) - (shares[1] ?? 0))).toBeLessThan(0.01);
+    expect(shares[2]).toBeGreaterThan(0.35);
+    expect(shares[2]).toBeLessThan(0.55);
+  });
+
   it("chooses each of the equally cheap with the same chance", () => {
     const stage = stageOf(worker(1), worker(2), worker(3), worker(4));
     const counts = new Map<bigint, number>();
