@@ -4,7 +4,7 @@ export default {
   extensionsToTreatAsEsm: [".ts"],
   transform: { "\\.ts$": "./scripts/jest-strip-types.mjs" },
   testMatch: ["<rootDir>/test/**/*.test.ts"],
-  // They need what `make dynamo` and `make apiserver` install, and have configurations of their own.
+  // They need what `make dynamo` and `make k8s-tools` install, and have configurations of their own.
   testPathIgnorePatterns: ["<rootDir>/test/dynamo/", "<rootDir>/test/kubernetes/"],
   modulePathIgnorePatterns: ["<rootDir>/dist/", "<rootDir>/.cache/"],
   coverageProvider: "v8",

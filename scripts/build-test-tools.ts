@@ -16,6 +16,7 @@ import {
   statSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { findEtcd } from "../test/etcd.ts";
 import { bundleFolder, bundleNames, bundles } from "../test/kubernetes/definitions.ts";
 import { moduleFolder, requiredVersion, type ToolName, toolNames, toolPath, tools } from "../test/kubernetes/tools.ts";
 
@@ -120,11 +121,14 @@ async function copyDefinitions(): Promise<void> {
 
 const wanted = process.argv.slice(2);
 const isWanted = (name: string): boolean => wanted.length === 0 || wanted.includes(name);
-const unknown = wanted.find((name) => name !== "definitions" && !toolNames.includes(name as ToolName));
+const others = ["etcd", "definitions"];
+const unknown = wanted.find((name) => !others.includes(name) && !toolNames.includes(name as ToolName));
 try {
   if (unknown !== undefined) {
-    throw new Error(`no test tool is called ${unknown}; there are: definitions, ${toolNames.join(", ")}`);
+    throw new Error(`no test tool is called ${unknown}; there are: ${[...others, ...toolNames].join(", ")}`);
   }
+  // Tests in a network namespace of their own cannot fetch it.
+  if (isWanted("etcd")) await findEtcd();
   if (isWanted("definitions")) await copyDefinitions();
   for (const name of toolNames) if (isWanted(name) && !existsSync(toolPath(name))) await build(name);
 } catch (error) {

@@ -39,19 +39,37 @@ const gate: readonly Step[] = [
   { name: "end to end", command: [node, ...jest, "--runInBand", "test/e2e"], isSuite: true },
 ];
 
-const real = (name: string, folder: string): readonly Step[] => [
-  {
-    name,
-    command: [node, ...jest, "--config", `${folder}/jest.config.mjs`, "--runInBand", ...process.argv.slice(3)],
-    isSuite: true,
-  },
-];
+const real = (name: string, folder: string, only: readonly string[], launcher: readonly string[] = []): Step => ({
+  name,
+  command: [...launcher, node, ...jest, "--config", `${folder}/jest.config.mjs`, "--runInBand", ...only],
+  isSuite: true,
+});
 
-const suites: Readonly<Record<string, readonly Step[]>> = {
-  dynamo: real("real Dynamo", "test/dynamo"),
-  kubernetes: real("real Kubernetes API server", "test/kubernetes"),
+/** Those with pods of their own run in namespaces of their own. */
+function kubernetesSteps(only: readonly string[]): readonly Step[] {
+  const inNamespace = [node, "test/kubernetes/in-namespace.ts"];
+  const hasPods = (path: string): boolean => /^test\/kubernetes\/(gateway|kubelet)\b/.test(path);
+  const steps = [
+    {
+      step: real(
+        "real Kubernetes API server",
+        "test/kubernetes",
+        only.filter((path) => !hasPods(path)),
+      ),
+      pods: false,
+    },
+    { step: real("real gateways", "test/kubernetes/gateway", only.filter(hasPods), inNamespace), pods: true },
+  ];
+  return steps
+    .filter(({ pods }) => only.length === 0 || only.some((path) => hasPods(path) === pods))
+    .map(({ step }) => step);
+}
+
+const suites: Readonly<Record<string, (only: readonly string[]) => readonly Step[]>> = {
+  dynamo: (only) => [real("real Dynamo", "test/dynamo", only)],
+  kubernetes: kubernetesSteps,
 };
-const steps = suites[process.argv[2] ?? ""] ?? gate;
+const steps = suites[process.argv[2] ?? ""]?.(process.argv.slice(3)) ?? gate;
 const scratch = mkdtempSync(join(tmpdir(), "signalbox-check-"));
 const isTerminal = process.stdout.isTTY === true;
 const paint = (code: number, text: string) => (isTerminal ? `\u001b[${code}m${text}\u001b[0m` : text);

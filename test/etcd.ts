@@ -169,7 +169,8 @@ async function isHealthy(url: string): Promise<boolean> {
 
 const run = promisify(execFile);
 
-async function findEtcd(): Promise<string> {
+/** Where etcd is; unpacked before where it has to be. */
+export async function findEtcd(): Promise<string> {
   const named = process.env["ETCD"];
   if (named !== undefined && named !== "") return named;
   for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {

@@ -5,6 +5,7 @@ export default {
   ...root,
   rootDir: "../..",
   testMatch: ["<rootDir>/test/kubernetes/**/*.test.ts"],
-  testPathIgnorePatterns: [],
+  // Those run in namespaces of their own, by a configuration of their own.
+  testPathIgnorePatterns: ["<rootDir>/test/kubernetes/gateway/", "<rootDir>/test/kubernetes/kubelet/"],
   testTimeout: 120_000,
 };
