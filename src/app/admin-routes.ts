@@ -13,6 +13,7 @@ import {
   describePlugins,
   pluginStates,
 } from "./debug-views.ts";
+import type { Leadership } from "./leadership.ts";
 import type { Pool } from "./pool.ts";
 import type { Serving } from "./serving.ts";
 
@@ -27,6 +28,8 @@ export interface AdminRouteOptions {
   readonly decisions: DecisionLog;
   /** Routes of the profiler; empty with --enable-pprof=false. */
   readonly profiles: ReadonlyMap<string, AdminRoute>;
+  /** Undefined without leader election: then there is no /debug/leader. */
+  readonly leadership: Pick<Leadership, "describe"> | undefined;
   isReady(): boolean;
   now(): number;
 }
@@ -64,11 +67,16 @@ export function adminRoutes(options: AdminRouteOptions): ReadonlyMap<string, Adm
     ["/debug/decisions", (_rest, query) => listDecisions(decisions, undefined, query)],
     ["/debug/decisions/", (rest, query) => listDecisions(decisions, rest, query)],
     ["/debug/exchanges", exchanges],
+    ...leaderRoutes(options.leadership),
     ...options.profiles,
   ]);
   const index = [...routes.keys()].map((path) => (path.endsWith("/") ? `${path}{request-id}` : path));
   routes.set("/debug", () => text(`${index.join("\n")}\n`));
   return routes;
+}
+
+function leaderRoutes(leadership: AdminRouteOptions["leadership"]): readonly (readonly [string, AdminRoute])[] {
+  return leadership === undefined ? [] : [["/debug/leader", () => json(leadership.describe())]];
 }
 
 function listDecisions(decisions: DecisionLog, requestId: string | undefined, query: URLSearchParams): AdminAnswer {

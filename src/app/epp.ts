@@ -23,10 +23,12 @@ import { tuneCollector } from "./collector.ts";
 import { Configuration } from "./configuration.ts";
 import { createDynamoMetrics } from "./dynamo-metrics.ts";
 import { createKubernetes } from "./kubernetes.ts";
+import { createLeadership } from "./leadership.ts";
 import { type Environment, startMetricsPort } from "./metrics-port.ts";
 import { createPluginGauges } from "./plugin-gauges.ts";
 import { createPluginRegistry } from "./plugins.ts";
 import { isInKubernetes, startPool } from "./pool.ts";
+import { createEventRecorder, createPoolEvents, type PoolEvents, subjectOf } from "./pool-events.ts";
 import { watchPoolGauges } from "./pool-gauges.ts";
 import { startServing } from "./serving.ts";
 import type { UnexpectedErrorKind } from "./unexpected-errors.ts";
@@ -88,6 +90,7 @@ async function compose(
   const metrics = createMetrics({ streamMetrics: settings["enable-grpc-stream-metrics"], version });
   const store = createEndpointStore(log);
   const pluginEnvironment = withFlags(environment, settings);
+  let poolEvents: PoolEvents | undefined;
   const configuration = await Configuration.start({
     file: settings["config-file"] === "" ? undefined : settings["config-file"],
     text: settings["config-text"] === "" ? undefined : settings["config-text"],
@@ -103,7 +106,10 @@ async function compose(
       random: Math.random,
     }),
     log,
-    onReload: (outcome) => metrics.families.configReloads.series(outcome).add(1),
+    onReload: (outcome) => {
+      metrics.families.configReloads.series(outcome).add(1);
+      poolEvents?.configurationReloaded(outcome, configuration.state.faults);
+    },
   });
   stack.push(() => configuration.close());
 
@@ -128,7 +134,8 @@ async function compose(
   if (tracing !== undefined) stack.push(() => tracing.close());
   const decisions = new DecisionLog(settings["decision-log-size"], Date.now);
   const sink = withSpans(decisions, tracing, configuration);
-  const pipeline = composePipeline(settings, configuration, pool, metrics, sink, log);
+  const unknownObjective = (name: string): void => poolEvents?.unknownObjective(name);
+  const pipeline = composePipeline(settings, configuration, pool, metrics, sink, log, unknownObjective);
   stack.push(() => pipeline.close());
   const reaper = setInterval(() => pipeline.reap(exchangeMaxAgeMs), 60_000);
   reaper.unref();
@@ -143,12 +150,50 @@ async function compose(
   }
   configuration.onSwap((_loaded, previous) => pipeline.drained(previous.plan));
 
+  const recorder =
+    kubernetes !== undefined && settings["pool-events"]
+      ? createEventRecorder({ api: kubernetes.context.api, environment, log })
+      : undefined;
+  if (recorder !== undefined) stack.push(() => recorder.close());
   let isDraining = false;
-  const isReady = (): boolean => !isDraining && pool.readiness().kind === "ready";
+  const leadership = settings["ha-enable-leader-election"]
+    ? createLeadership({
+        poolName: settings["pool-name"],
+        namespace,
+        environment,
+        api: kubernetes?.context.api,
+        events: recorder,
+        metrics,
+        log,
+        changed: () => serving.readinessChanged(),
+      })
+    : undefined;
+  if (leadership !== undefined) stack.push(() => leadership.close());
+  const isFit = (): boolean => !isDraining && pool.readiness().kind === "ready";
+  const isReady = (): boolean => isFit() && (leadership?.isLeading ?? true);
   const serving = await startServing({ settings, log, metrics, configuration, pipeline, tracing, isReady });
   stack.push(() => serving.close());
+  const subject =
+    kubernetes === undefined ? undefined : subjectOf({ settings, environment, context: kubernetes.context });
+  if (recorder !== undefined && subject !== undefined) {
+    const events = createPoolEvents({
+      recorder,
+      about: subject,
+      isSpeaking: () => leadership?.isLeading ?? true,
+      view: () => ({
+        endpoints: store.snapshot().length,
+        readiness: pool.readiness(),
+        faults: pool.manifestFaults(),
+      }),
+      now,
+    });
+    poolEvents = events;
+    stack.push(() => Promise.resolve(events.close()));
+  }
   let wasReady = isReady();
   const readiness = setInterval(() => {
+    // One that cannot serve yet must not lead.
+    if (isFit()) leadership?.contend();
     if (wasReady === isReady()) return;
     wasReady = !wasReady;
     serving.readinessChanged();
@@ -175,6 +220,7 @@ async function compose(
       serving,
       decisions,
       profiles,
+      leadership,
       isReady,
       now,
     }),
@@ -203,7 +249,9 @@ async function compose(
       isDraining = true;
       serving.readinessChanged();
       log.info({ forMs: settings["drain-timeout"] }, "draining: not ready, serving on");
+      const released = leadership?.close();
       await new Promise((resolve) => setTimeout(resolve, settings["drain-timeout"]));
+      await released;
       await serving.drain(settings["drain-grace"]);
       await close();
     },
@@ -235,13 +283,14 @@ function composePipeline(
   metrics: Metrics,
   decisions: DecisionSink,
   log: Logger,
+  unknownObjective: (name: string) => void,
 ): RunningPipeline {
   const detector = (): SaturationDetector =>
     configuration.lookup(configuration.current.config.saturationDetector) as SaturationDetector;
   return createPipeline({
     plan: () => configuration.plan,
     endpoints: pool.store,
-    route: createRoute({ objects: pool.objects, random: Math.random, metrics: metrics.requests }),
+    route: createRoute({ objects: pool.objects, random: Math.random, metrics: metrics.requests, unknownObjective }),
     admission: createSheddingAdmission({ detector, now }),
     metrics: metrics.requests,
     decisions,

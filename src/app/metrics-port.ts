@@ -5,6 +5,7 @@ import { type AdminRoute, type AdminServer, type AdminServerOptions, startAdminS
 import { createMetricsAccess } from "../admin/metrics-access.ts";
 import { createReviewClient } from "../admin/review-client.ts";
 import { ConfigError } from "../config/complete-config.ts";
+import { accountFolderOf } from "../net/kubernetes/credentials.ts";
 import { loadCertificates } from "../net/tls.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { watchCertificates } from "./certificate-watch.ts";
@@ -25,11 +26,9 @@ export interface MetricsPortOptions {
   readonly routes: ReadonlyMap<string, AdminRoute>;
   readonly log: Logger;
   readonly now: () => number;
-  /** Where Kubernetes mounts the pod's service account. */
+  /** Default: where Kubernetes mounts the pod's service account. */
   readonly serviceAccountFolder?: string;
 }
-
-const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /** Resolves once bound; a port below 0 serves nothing and has the number 0. Throws ConfigError for flags that cannot be met, CertificateError, or the system's error. */
 export async function startMetricsPort(options: MetricsPortOptions): Promise<Pick<AdminServer, "port" | "close">> {
@@ -81,7 +80,7 @@ export async function startMetricsPort(options: MetricsPortOptions): Promise<Pic
 async function accessOf(options: MetricsPortOptions): Promise<AdminServerOptions["authorize"]> {
   const { settings, given, environment, log, now } = options;
   if (!settings["metrics-endpoint-auth"]) return undefined;
-  const folder = options.serviceAccountFolder ?? serviceAccount;
+  const folder = options.serviceAccountFolder ?? accountFolderOf(environment);
   const tokenFile = `${folder}/token`;
   const host = environment["KUBERNETES_SERVICE_HOST"] ?? "";
   const hasToken = await readFile(tokenFile).then(

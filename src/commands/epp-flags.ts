@@ -294,7 +294,13 @@ export const eppFlags = {
     group: "Operations",
     type: "bool",
     default: false,
-    help: "Elect a leader by Lease (Kubernetes).",
+    help: "Elect a leader among the replicas by Lease (Kubernetes): only the leader is ready. The others keep their state warm.",
+  },
+  "pool-events": {
+    group: "Operations",
+    type: "bool",
+    default: true,
+    help: "Write Events beside the InferencePool (Kubernetes): configuration rejected, no endpoints, unknown objective.",
   },
   "metrics-endpoint-auth": {
     group: "Operations",

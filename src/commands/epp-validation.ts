@@ -1,15 +1,10 @@
-/** What `signalbox epp` refuses although each flag is well formed: flags that exclude each other, need another, or are not built yet. */
+/** What `signalbox epp` refuses although each flag is well formed: flags that exclude each other or need another. */
 
 import { parseFrontendList } from "../data/discovery/dynamo/frontend-map.ts";
 import { maxTargetPorts } from "../data/discovery/kubernetes/endpoint-selector.ts";
 import { parseEndpointList } from "../data/discovery/static.ts";
 import { parseBytes } from "../data/duration.ts";
 import type { EppSettings } from "./epp-flags.ts";
-
-/** Flags of the reference that mean something only with Kubernetes → why they cannot be used. */
-const kubernetesOnly: Readonly<Partial<Record<keyof EppSettings, string>>> = {
-  "ha-enable-leader-election": "leader election is not built yet",
-};
 
 function isSet(value: EppSettings[keyof EppSettings]): boolean {
   return Array.isArray(value) ? value.length > 0 : value !== "" && value !== false;
@@ -18,9 +13,6 @@ function isSet(value: EppSettings[keyof EppSettings]): boolean {
 /** One line a fault; [] when the picker can be started. */
 export function faultsOfEppFlags(settings: EppSettings): readonly string[] {
   const faults: string[] = [];
-  for (const [name, reason] of Object.entries(kubernetesOnly)) {
-    if (isSet(settings[name as keyof EppSettings])) faults.push(`--${name}: ${reason}`);
-  }
   if (settings["config-file"] !== "" && settings["config-text"] !== "") {
     faults.push("--config-file and --config-text exclude each other");
   }

@@ -14,13 +14,15 @@ export function createRoute(deps: {
   /** Uniform in [0, 1). */
   readonly random: () => number;
   readonly metrics: RewriteCounter;
+  /** A request names an objective that is not there. Called for every such request. */
+  readonly unknownObjective?: ((name: string) => void) | undefined;
 }): Route {
   const rewriteTable = createRewriteCompiler();
   return (request) => {
     const objects = deps.objects();
     const rejection = routeModel(request, rewriteTable(objects), deps.random, deps.metrics);
     // Labels of a refused request are right too.
-    routeObjective(request, objects.objectives);
+    routeObjective(request, objects.objectives, deps.unknownObjective);
     routeFairness(request);
     return rejection;
   };

@@ -320,6 +320,13 @@ export function createFamilies() {
     ),
     configReloads: family("counter", "config_reloads_total", "Configuration reloads by outcome.", ["outcome"]),
     unexpectedErrors: family("counter", "unexpected_errors_total", "Errors that nobody caught.", ["kind"]),
+    /** As the reference's library names it, without a prefix. */
+    leaderStatus: new Family({
+      type: "gauge",
+      help: "Whether this replica leads (1) or follows (0), by lease.",
+      labels: ["name"],
+      exposures: [{ name: "leader_election_master_status", labels: [{ name: "name", from: 0 }] }],
+    }),
   } as const;
 }
 

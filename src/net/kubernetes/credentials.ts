@@ -37,10 +37,15 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 const serviceAccountFolder = "/var/run/secrets/kubernetes.io/serviceaccount";
 
+/** Where the pod's service account is mounted: SIGNALBOX_SERVICE_ACCOUNT_FOLDER, else where Kubernetes mounts it. */
+export function accountFolderOf(environment: Environment): string {
+  return environment["SIGNALBOX_SERVICE_ACCOUNT_FOLDER"] || serviceAccountFolder;
+}
+
 /** KUBECONFIG, else the pod's service account, else ~/.kube/config. Undefined where there is none of them. */
 export function findCredentials(
   environment: Environment,
-  accountFolder: string = serviceAccountFolder,
+  accountFolder: string = accountFolderOf(environment),
 ): ApiCredentials | undefined {
   const files = (environment["KUBECONFIG"] ?? "").split(delimiter).filter((file) => file !== "");
   if (files.length > 0) return kubeconfigCredentials(files);

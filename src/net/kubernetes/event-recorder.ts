@@ -22,6 +22,8 @@ export interface EventNote {
   readonly message: string;
 }
 
+type About = () => Promise<ObjectReference | undefined>;
+
 export interface EventRecorderOptions {
   readonly api: Pick<KubernetesApi, "request">;
   readonly component: string;
@@ -41,7 +43,7 @@ export interface EventLimits {
   readonly refillMs: number;
   /** An Event that is there is told of further notes no more often than this. */
   readonly updateMs: number;
-  /** After a refusal. */
+  /** After it was forbidden. */
   readonly restMs: number;
 }
 
@@ -57,7 +59,7 @@ const firstRetryMs = 1_000;
 const longestRetryMs = 60_000;
 
 interface Series {
-  readonly about: () => Promise<ObjectReference>;
+  readonly about: About;
   readonly reason: string;
   type: EventNote["type"];
   message: string;
@@ -99,8 +101,11 @@ export class EventRecorder {
     return this.#dropped;
   }
 
-  /** `object` names what it is about, the same for the same object; `about` says it in full when the Event is written. */
-  note(object: string, about: () => Promise<ObjectReference>, { type, reason, message }: EventNote): void {
+  /**
+   * `object` names what it is about, the same for the same object; `about` says it in full when the Event is written, undefined where there is
+   * no such object any more.
+   */
+  note(object: string, about: About, { type, reason, message }: EventNote): void {
     if (this.#closing.signal.aborted) return;
     const key = `${object} ${reason}`;
     const at = `${new Date().toISOString().slice(0, 19)}Z`;
@@ -198,10 +203,10 @@ export class EventRecorder {
 
   #failed(series: Series, error: unknown): void {
     const status = error instanceof KubernetesApiError ? error.status : 0;
-    if (status >= 400 && status < 500 && status !== 429) {
-      // It would be refused again: what it said is lost, and nothing is asked for a while.
+    // Refused it would be again, where a token that has expired or a server in trouble is another matter.
+    if (status >= 400 && status < 500 && status !== 401 && status !== 429) {
       this.#dropped++;
-      this.#restUntilMs = this.#now() + this.#limits.restMs;
+      if (status === 403) this.#restUntilMs = this.#now() + this.#limits.restMs;
       if (!this.#isRefusalTold) this.#options.refused(error);
       this.#isRefusalTold = true;
       return;
@@ -215,6 +220,10 @@ export class EventRecorder {
     if (series.place !== undefined && (await this.#update(series, series.place))) return;
     const { component, instance } = this.#options;
     const involvedObject = await series.about();
+    if (involvedObject === undefined) {
+      this.#dropped++;
+      return;
+    }
     const { namespace } = involvedObject;
     const name = `${involvedObject.name.slice(0, maxNamePrefix)}.${randomBytes(8).toString("hex")}`;
     await this.#request("POST", `/api/v1/namespaces/${namespace}/events`, {

@@ -52,7 +52,7 @@ export const electionTimes: ElectionTimes = { leaseMs: 15_000, renewMs: 10_000, 
 const jitter = 1.2;
 /** A hanging request must not cost the lead. */
 const requestShare = 0.5;
-const releaseTries = 3;
+const releaseTries = 2;
 const releaseTimeoutMs = 2_000;
 
 const systemClock: ElectionClock = {
