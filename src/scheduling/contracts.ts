@@ -37,6 +37,7 @@ export type {
 } from "../data/plugin.ts";
 export type { Assignment, DataProducer, EndCause, HeaderSink, RequestObserver } from "../data/producer.ts";
 export type { DataSource, Extractor, PageReader, ReadOutcome } from "../data/scrape/source.ts";
+export type { ChangeSink, PeerId, Shareable, SharedKnowledge } from "../data/shared-state.ts";
 export type { EndpointListener, EndpointStoreView } from "../data/store-view.ts";
 export { AttributeKey, type HeaderLookup, type InferenceRequest } from "../request/inference-request.ts";
 export { type Rejection, reject } from "../request/rejection.ts";

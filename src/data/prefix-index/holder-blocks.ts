@@ -103,6 +103,32 @@ export class HolderBlocks {
     }
   }
 
+  /** Holds the block as the least recent one, where it is new and there is room. False where there is none. */
+  addOldest(low: number, high: number): boolean {
+    if (this.#size >= this.#capacity) return false;
+    if ((low | high) === 0) return true;
+    const address = addressOf(this.#table.secrets, low, high);
+    if (this.#find(address, low, high) !== 0) return true;
+    this.#table.add(address, low, high, this.holder);
+    this.#insert(address, low, high, 0);
+    const node = this.#nodes[NEXT]!;
+    this.#unlink(node * stride);
+    this.#linkLast(node);
+    return true;
+  }
+
+  /** Hashes of at most `limit` blocks, most recent first, low and high words interleaved. */
+  recent(limit: number): Int32Array {
+    const words = new Int32Array(2 * Math.min(limit, this.#size));
+    let node = this.#nodes[NEXT]!;
+    for (let at = 0; at < words.length; at += 2) {
+      words[at] = this.#nodes[node * stride + LOW]!;
+      words[at + 1] = this.#nodes[node * stride + HIGH]!;
+      node = this.#nodes[node * stride + NEXT]!;
+    }
+    return words;
+  }
+
   /** Stamp of a block that is held; 0 for one that is not. */
   stampOf(low: number, high: number): number {
     const found = this.#find(addressOf(this.#table.secrets, low, high), low, high);
@@ -203,6 +229,15 @@ export class HolderBlocks {
     nodes[node * stride + NEXT] = first;
     nodes[first * stride + PREVIOUS] = node;
     nodes[NEXT] = node;
+  }
+
+  #linkLast(node: number): void {
+    const nodes = this.#nodes;
+    const last = nodes[PREVIOUS]!;
+    nodes[node * stride + NEXT] = 0;
+    nodes[node * stride + PREVIOUS] = last;
+    nodes[last * stride + NEXT] = node;
+    nodes[PREVIOUS] = node;
   }
 
   #allocate(): number {

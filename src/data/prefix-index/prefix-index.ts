@@ -100,6 +100,14 @@ export class PrefixIndex {
     return stamp;
   }
 
+  /** The holder held these blocks before all that it has now, the most recent first: what there is room for is taken. */
+  fill(blocks: HolderBlocks, hashes: Uint32Array): void {
+    const words = signed(hashes);
+    for (let at = 0; at < words.length; at += 2) {
+      if (!blocks.addOldest(words[at] as number, words[at + 1] as number)) return;
+    }
+  }
+
   /** Takes an insertion back: what it brought and nobody has touched since. */
   forget(blocks: HolderBlocks, stamp: number, hashes: Uint32Array): void {
     const words = signed(hashes);

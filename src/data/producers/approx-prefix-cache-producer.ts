@@ -8,9 +8,11 @@ import type { Endpoint, Endpoints } from "../endpoint.ts";
 import type { Closable, PluginContext, PluginDefinition } from "../plugin.ts";
 import { maxBlockBytes } from "../prefix-index/block-hasher.ts";
 import type { Assignment, DataProducer, EndCause, RequestObserver } from "../producer.ts";
+import type { Shareable } from "../shared-state.ts";
 import { ApproxPrefixMatch } from "./approx-prefix-match.ts";
 import { type ApproxPrefixState, acquireApproxPrefixState, releaseApproxPrefixState } from "./approx-prefix-state.ts";
 import { bytesPerToken, hashPrompt } from "./prompt-chains.ts";
+import { SharedPrefixes } from "./shared-prefixes.ts";
 import { tokenProducerType } from "./token-producer.ts";
 
 export const approxPrefixCacheProducerType = "approx-prefix-cache-producer";
@@ -33,8 +35,9 @@ export interface PrefixHitObserver {
   hit(matchedBytes: number, totalBytes: number): void;
 }
 
-export class ApproxPrefixCacheProducer implements DataProducer, RequestObserver, Closable {
+export class ApproxPrefixCacheProducer implements DataProducer, RequestObserver, Closable, Shareable {
   readonly after = [tokenProducerType];
+  readonly shared: SharedPrefixes;
   /** Set by whoever wants the figures. */
   hitObserver: PrefixHitObserver | undefined;
 
@@ -55,6 +58,13 @@ export class ApproxPrefixCacheProducer implements DataProducer, RequestObserver,
     this.#state = acquireApproxPrefixState(context);
     this.#key = prefixMatchKey(context.name);
     this.#blockSizeTokens = hashGranularity(parameters.blockSizeTokens);
+    this.shared = new SharedPrefixes({
+      name: context.name,
+      state: this.#state,
+      endpoints: context.endpoints,
+      capacityBlocks: (endpoint, blockSizeTokens) => this.#capacityBlocks(endpoint, blockSizeTokens),
+      blockSizeTokens: () => this.#tuneBlockSize(),
+    });
     if (parameters.blockSize !== undefined) {
       context.log.warn({ plugin: context.name }, "blockSize is deprecated and ignored; blockSizeTokens decides");
     }
@@ -134,7 +144,10 @@ export class ApproxPrefixCacheProducer implements DataProducer, RequestObserver,
   ended(request: InferenceRequest, _assignment: Assignment, cause: EndCause): void {
     const match = this.#matchOf(request);
     if (match === undefined || keepsBlocks(cause, match.isPrefilled)) return;
-    for (const { blocks, stamp } of match.learnt) this.#state.index.forget(blocks, stamp, match.hashes);
+    for (const { endpoint, blocks, stamp } of match.learnt) {
+      this.#state.index.forget(blocks, stamp, match.hashes);
+      this.shared.forgot(endpoint, stamp, match.hashes, match.chainEnds);
+    }
     match.learnt.length = 0;
   }
 
@@ -156,12 +169,15 @@ export class ApproxPrefixCacheProducer implements DataProducer, RequestObserver,
     if (blocks === undefined) return;
     const stamp = this.#state.index.insert(blocks, match.hashes, match.chainEnds);
     match.learnt.push({ endpoint, blocks, stamp });
+    this.shared.learnt(endpoint, match.blockSizeTokens, stamp, match.hashes, match.chainEnds);
   }
 
   #unlearn(match: ApproxPrefixMatch, endpoint: Endpoint): void {
     const at = match.learnt.findIndex((learnt) => learnt.endpoint === endpoint);
     const [learnt] = at < 0 ? [] : match.learnt.splice(at, 1);
-    if (learnt !== undefined) this.#state.index.forget(learnt.blocks, learnt.stamp, match.hashes);
+    if (learnt === undefined) return;
+    this.#state.index.forget(learnt.blocks, learnt.stamp, match.hashes);
+    this.shared.forgot(endpoint, learnt.stamp, match.hashes, match.chainEnds);
   }
 
   /** The engine's own room in tokens, counted in blocks of the index. */

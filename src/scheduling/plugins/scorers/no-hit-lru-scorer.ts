@@ -5,6 +5,7 @@
 import {
   type Assignment,
   AttributeKey,
+  type ChangeSink,
   type Cycle,
   type Endpoint,
   type EndpointName,
@@ -15,14 +16,19 @@ import {
   prefixMatchKey,
   type RequestObserver,
   type Scorer,
+  type Shareable,
+  type SharedKnowledge,
 } from "../../contracts.ts";
+
+const longestName = 1024;
 
 interface Parameters {
   readonly lruSize: number;
   readonly prefixMatchInfoProducerName?: string;
 }
 
-class NoHitLruScorer implements Scorer, Required<Pick<RequestObserver, "assigned">> {
+class NoHitLruScorer implements Scorer, Required<Pick<RequestObserver, "assigned">>, Shareable {
+  readonly shared: SharedKnowledge;
   readonly #size: number;
   readonly #matchKey: AttributeKey<PrefixMatch>;
   /** Set on a cold request by score for assigned; the key is this instance's own. */
@@ -30,10 +36,23 @@ class NoHitLruScorer implements Scorer, Required<Pick<RequestObserver, "assigned
   /** Endpoint → turn of its last cold request, least recent first; at most #size. */
   readonly #turns = new Map<EndpointName, number>();
   #turn = 0;
+  /** Below all turns that are known. */
+  #before = 0;
+  #changes: ChangeSink | undefined;
 
-  constructor({ lruSize, prefixMatchInfoProducerName }: Parameters) {
+  /** `name` is the plugin's. */
+  constructor(name: string, { lruSize, prefixMatchInfoProducerName }: Parameters) {
     this.#size = lruSize;
     this.#matchKey = prefixMatchKey(prefixMatchInfoProducerName ?? "approx-prefix-cache-producer");
+    this.shared = {
+      kind: "knowledge",
+      topic: `no-hit/${name}`,
+      shareWith: (changes) => {
+        this.#changes = changes;
+      },
+      apply: (_peer, payload) => this.#apply(payload),
+      known: () => this.#known(),
+    };
   }
 
   score({ request }: Cycle, endpoints: Endpoints, scores: Float64Array): void {
@@ -67,14 +86,37 @@ class NoHitLruScorer implements Scorer, Required<Pick<RequestObserver, "assigned
 
   assigned(request: InferenceRequest, { destinations, byProfile }: Assignment): void {
     if (request.attribute(this.#coldKey) === undefined) return;
-    this.#touch(destinations[0]);
-    this.#touch(byProfile.get("prefill")?.[0]);
+    this.#took(destinations[0]);
+    this.#took(byProfile.get("prefill")?.[0]);
   }
 
-  #touch(endpoint: Endpoint | undefined): void {
+  #took(endpoint: Endpoint | undefined): void {
     if (endpoint === undefined) return;
-    this.#turns.delete(endpoint.name);
-    this.#turns.set(endpoint.name, ++this.#turn);
+    this.#touch(endpoint.name);
+    if (this.#changes === undefined) return;
+    const payload = Buffer.from(`+${endpoint.name}`);
+    this.#changes.append(payload, payload.length);
+  }
+
+  /** "+": the endpoint takes a turn now; "=": it took one before all that are known here. */
+  #apply(payload: Buffer): boolean {
+    const name = payload.toString("utf8", 1) as EndpointName;
+    if (name === "" || name.length > longestName) return false;
+    if (payload[0] === 0x2b) this.#touch(name);
+    else if (payload[0] !== 0x3d) return false;
+    else if (!this.#turns.has(name) && this.#turns.size < this.#size) this.#turns.set(name, --this.#before);
+    return true;
+  }
+
+  /** The most recent first. */
+  *#known(): Iterable<Uint8Array> {
+    const names = Array.from(this.#turns).sort(([, a], [, b]) => b - a);
+    for (const [name] of names) yield Buffer.from(`=${name}`);
+  }
+
+  #touch(name: EndpointName): void {
+    this.#turns.delete(name);
+    this.#turns.set(name, ++this.#turn);
     if (this.#turns.size <= this.#size) return;
     for (const oldest of this.#turns.keys()) {
       this.#turns.delete(oldest);
@@ -89,7 +131,7 @@ function hitsAny(match: PrefixMatch | undefined, endpoints: Endpoints): boolean 
   return false;
 }
 
-export const noHitLruScorer: PluginDefinition<Parameters, Scorer & RequestObserver> = {
+export const noHitLruScorer: PluginDefinition<Parameters, Scorer & RequestObserver & Shareable> = {
   type: "no-hit-lru-scorer",
   kinds: ["scorer", "pre-request"],
   summary:
@@ -114,5 +156,5 @@ export const noHitLruScorer: PluginDefinition<Parameters, Scorer & RequestObserv
     },
   },
   needs: ["approx-prefix-cache-producer"],
-  create: (parameters) => new NoHitLruScorer(parameters),
+  create: (parameters, { name }) => new NoHitLruScorer(name, parameters),
 };

@@ -18,6 +18,7 @@ const longestToken = 512;
 
 export class EndpointToken {
   readonly observer: RequestObserver;
+  readonly shared = undefined;
   readonly #header: string;
   readonly #profileName: string;
 

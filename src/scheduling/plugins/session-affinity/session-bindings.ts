@@ -13,12 +13,15 @@ import {
   type RequestObserver,
 } from "../../contracts.ts";
 import { type SessionAffinityParameters, type SessionSource, sessionAttributes } from "./parameters.ts";
+import { type SharedBinding, SharedSessions } from "./shared-sessions.ts";
 
 const mostSessions = 65_536;
 const longestId = 256;
 
 interface Binding {
   readonly endpoint: EndpointName;
+  /** Grows whenever the session moves: of two replicas' bindings the greater one is right. */
+  readonly version: number;
   readonly seenMs: number;
 }
 
@@ -32,6 +35,7 @@ interface Visit {
 
 export class SessionBindings {
   readonly observer: RequestObserver;
+  readonly shared: SharedSessions;
   readonly #sources: readonly SessionSource[];
   readonly #profileName: string;
   readonly #ttlMs: number;
@@ -42,7 +46,8 @@ export class SessionBindings {
   readonly #bindings = new Map<string, Binding>();
   #sweptMs = Number.NEGATIVE_INFINITY;
 
-  constructor({ sessionIdConfig, profileName }: SessionAffinityParameters) {
+  /** `name` is the plugin's, the same in every replica. */
+  constructor(name: string, { sessionIdConfig, profileName }: SessionAffinityParameters) {
     this.#sources = sessionIdConfig.sources.map(({ header, ...source }) =>
       header === undefined ? source : { ...source, header: header.trim().toLowerCase() },
     );
@@ -50,6 +55,10 @@ export class SessionBindings {
     this.#ttlMs = sessionIdConfig.evictionTtlSeconds * 1000;
     this.#sweepMs = sessionIdConfig.evictionSweepSeconds * 1000;
     this.observer = { assigned: (request, assignment) => this.#assigned(request, assignment) };
+    this.shared = new SharedSessions(name, {
+      take: (binding, nowMs) => this.#take(binding, nowMs),
+      all: (nowMs) => this.#all(nowMs),
+    });
   }
 
   get size(): number {
@@ -102,13 +111,37 @@ export class SessionBindings {
     if (picked === undefined) return;
     const { sessionId, nowMs, boundElsewhere } = visit;
     const bound = this.#boundTo(sessionId, nowMs);
-    if (bound === undefined || bound === picked.name || boundElsewhere) this.#bind(sessionId, picked.name, nowMs);
+    if (bound === undefined || bound === picked.name || boundElsewhere) {
+      const before = this.#bindings.get(sessionId);
+      const version = before === undefined ? 1 : before.version + (before.endpoint === picked.name ? 0 : 1);
+      this.#bind(sessionId, { endpoint: picked.name, version, seenMs: nowMs });
+      this.shared.bound(sessionId, picked.name, version);
+    }
     this.#sweep(nowMs);
   }
 
-  #bind(sessionId: string, endpoint: EndpointName, seenMs: number): void {
+  /** A peer's binding, which stands unless this replica has a later one; of two of one version both take the same. */
+  #take({ sessionId, endpoint, version, ageMs, isNew }: SharedBinding, nowMs: number): void {
+    const own = this.#bindings.get(sessionId);
+    if (own !== undefined && !this.#isExpired(own, nowMs)) {
+      if (own.version > version || (own.version === version && own.endpoint > endpoint)) return;
+      if (!isNew && own.version === version && own.endpoint === endpoint) return;
+    } else if (!isNew && this.#bindings.size >= mostSessions) return;
+    if (sessionId.length <= longestId) this.#bind(sessionId, { endpoint, version, seenMs: nowMs - ageMs });
+    this.#sweep(nowMs);
+  }
+
+  *#all(nowMs: number): Iterable<SharedBinding> {
+    for (const [sessionId, binding] of [...this.#bindings].reverse()) {
+      if (this.#isExpired(binding, nowMs)) continue;
+      const { endpoint, version, seenMs } = binding;
+      yield { sessionId, endpoint, version, ageMs: nowMs - seenMs, isNew: false };
+    }
+  }
+
+  #bind(sessionId: string, binding: Binding): void {
     this.#bindings.delete(sessionId);
-    this.#bindings.set(sessionId, { endpoint, seenMs });
+    this.#bindings.set(sessionId, binding);
     if (this.#bindings.size <= mostSessions) return;
     for (const oldest of this.#bindings.keys()) {
       this.#bindings.delete(oldest);

@@ -204,7 +204,7 @@ describe("session bindings", () => {
   };
 
   it("are bounded: beyond 65,536 the longest unused session is forgotten", () => {
-    const bindings = new SessionBindings(complete({}));
+    const bindings = new SessionBindings("sessions", complete({}));
     for (let i = 0; i < 65_536; i++) bind(bindings, `s${i}`, 0);
     bind(bindings, "s0", 1);
     bind(bindings, "new", 2);
@@ -215,6 +215,7 @@ describe("session bindings", () => {
 
   it("are swept of expired sessions as requests come", () => {
     const bindings = new SessionBindings(
+      "sessions",
       complete({ sessionIdConfig: { evictionTtlSeconds: 1, evictionSweepSeconds: 10 } }),
     );
     for (let i = 0; i < 100; i++) bind(bindings, `s${i}`, 0);
