@@ -20,7 +20,7 @@ export interface ChangeSink {
 }
 
 interface Shared {
-  /** The same in every replica, and unique among what one replica shares. */
+  /** The same in every replica, and unique among what one replica shares of one pool. */
   readonly topic: string;
   /** From now on local changes go to `changes`; undefined: to nobody. */
   shareWith(changes: ChangeSink | undefined): void;
@@ -43,6 +43,8 @@ export interface SharedContribution extends Shared {
   replaced(peer: PeerId): void;
   /** The peer is heard no more: nothing of it counts. */
   gone(peer: PeerId): void;
+  /** What of the peer counts, for /debug. */
+  describe(peer: PeerId): unknown;
 }
 
 /** Something all replicas learn of the same world, such as who holds which blocks: it outlives who said it. */

@@ -319,6 +319,10 @@ export function createFamilies() {
       ["what"],
     ),
     configReloads: family("counter", "config_reloads_total", "Configuration reloads by outcome.", ["outcome"]),
+    peersConnected: family("gauge", "peers", "Other replicas: heard by this one, and listening to it.", ["direction"]),
+    peerLag: family("gauge", "peer_lag_bytes", "What the slowest listening replica has yet to be sent.", []),
+    peerBytes: family("counter", "peer_bytes_total", "Bytes between replicas.", ["direction"]),
+    peerEvents: family("counter", "peer_events_total", "What went between replicas, and what went wrong.", ["what"]),
     unexpectedErrors: family("counter", "unexpected_errors_total", "Errors that nobody caught.", ["kind"]),
     /** As the reference's library names it, without a prefix. */
     leaderStatus: new Family({

@@ -5,7 +5,6 @@
 import { randomBytes } from "node:crypto";
 import type { Logger } from "../../telemetry/log.ts";
 import type { PeerId, SharedState } from "../shared-state.ts";
-import type { EndpointStoreView } from "../store-view.ts";
 import { ChangeLog } from "./change-log.ts";
 import type { PeerAddress, PeerSource } from "./peer-addresses.ts";
 import { createPeerCounters, type PeerCounters } from "./peer-counters.ts";
@@ -14,7 +13,6 @@ import { type PeerIdentity, peerIdOf } from "./peer-greeting.ts";
 import { PeerLink } from "./peer-link.ts";
 import type { PeerSecret } from "./peer-secret.ts";
 import { PeerServer } from "./peer-server.ts";
-import { SharedLoad } from "./shared-load.ts";
 import { SharedTopics } from "./shared-topics.ts";
 
 export interface PeerExchangeOptions {
@@ -27,7 +25,6 @@ export interface PeerExchangeOptions {
   readonly source: PeerSource;
   /** Undefined: whoever reaches the port may listen, and what is said can be read on the way. */
   readonly secret: PeerSecret | undefined;
-  readonly store: EndpointStoreView;
   readonly log: Logger;
   readonly now: () => number;
   readonly random: () => number;
@@ -49,11 +46,11 @@ export class PeerExchange {
   readonly #identity: PeerIdentity;
   readonly #changes = new ChangeLog();
   readonly #topics: SharedTopics;
-  readonly #load: SharedLoad;
   readonly #server: PeerServer;
   readonly #links = new Map<string, PeerLink>();
   readonly #claimed = new Map<PeerId, unknown>();
-  #states: readonly SharedState[] = [];
+  /** By pool. */
+  readonly #states = new Map<string, readonly SharedState[]>();
   #flushTimer: NodeJS.Timeout | undefined;
   #flushSoon: NodeJS.Immediate | undefined;
   #flushedAtMs = Number.NEGATIVE_INFINITY;
@@ -64,7 +61,6 @@ export class PeerExchange {
     const { scope, heartbeatMs = defaultHeartbeatMs, now } = options;
     this.#identity = { id: peerIdOf(randomBytes(8)), scope, heartbeatMs };
     this.#topics = new SharedTopics(this.#changes, this.counters, () => this.#wanted());
-    this.#load = new SharedLoad(options.store);
     this.#server = new PeerServer({
       host: options.host,
       port: options.port,
@@ -105,7 +101,6 @@ export class PeerExchange {
    * the port cannot be had.
    */
   async start(): Promise<void> {
-    this.#topics.share([this.#load, ...this.#states]);
     await this.#server.listen();
     await this.#options.source.start((addresses) => this.#listed(addresses));
     let timer: NodeJS.Timeout | undefined;
@@ -116,10 +111,15 @@ export class PeerExchange {
     clearTimeout(timer);
   }
 
-  /** Shares exactly these from now on, beside the load of endpoints. */
-  share(states: readonly SharedState[]): void {
-    this.#states = states;
-    if (!this.#isClosed) this.#topics.share([this.#load, ...states]);
+  /** Shares exactly these of a pool from now on. Its load is to be among them every time: peers say it only once. */
+  share(pool: string, states: readonly SharedState[]): void {
+    if (this.#isClosed) return;
+    this.#states.set(pool, states);
+    const byName = new Map<string, SharedState>();
+    for (const [name, shared] of this.#states) {
+      for (const state of shared) byName.set(`${name}/${state.topic}`, state);
+    }
+    this.#topics.share(byName);
   }
 
   /** For /debug. */
@@ -138,7 +138,7 @@ export class PeerExchange {
         read: feed.offset ?? null,
         hasKnown: feed.hasKnown,
         silentMs: feed.peer === undefined ? null : Math.round(feed.silentMs),
-        load: feed.peer === undefined ? null : this.#load.totalOf(feed.peer),
+        counted: feed.peer === undefined ? [] : this.#topics.describe(feed.peer),
         error: lastError ?? null,
       })),
       listeners: this.#server.state(),
@@ -156,7 +156,7 @@ export class PeerExchange {
     for (const link of this.#links.values()) link.close();
     this.#links.clear();
     await this.#server.close();
-    this.#topics.share([]);
+    this.#topics.share(new Map());
   }
 
   #listed(addresses: readonly PeerAddress[]): void {

@@ -149,8 +149,8 @@ export class SharedLoad implements SharedContribution {
     for (const key of loads.values.keys()) this.#sum(key);
   }
 
-  /** Requests and tokens of a peer on all endpoints, for /debug. */
-  totalOf(peer: PeerId): PeerLoad {
+  /** Requests and tokens of a peer on all endpoints. */
+  describe(peer: PeerId): PeerLoad {
     let requests = 0;
     let tokens = 0;
     for (const load of this.#peers.get(peer)?.values.values() ?? []) {

@@ -11,6 +11,7 @@ export class SharedTopics {
   readonly #counters: PeerCounters;
   readonly #changed: () => void;
   #byId: ReadonlyMap<number, SharedState> = new Map();
+  #names: readonly string[] = [];
   /** Whose contributions are counted. */
   readonly #peers = new Set<PeerId>();
 
@@ -22,17 +23,29 @@ export class SharedTopics {
   }
 
   get names(): readonly string[] {
-    return [...this.#byId.values()].map(({ topic }) => topic);
+    return this.#names;
   }
 
-  /** Shares exactly these from now on. Of two with one topic, or one hash, the first is shared. */
-  share(states: readonly SharedState[]): void {
+  /** Shares exactly these from now on, by their names in all replicas. Of two names with one hash the first is shared. */
+  share(states: ReadonlyMap<string, SharedState>): void {
     const byId = new Map<number, SharedState>();
-    for (const state of states) if (!byId.has(topicIdOf(state.topic))) byId.set(topicIdOf(state.topic), state);
+    const names: string[] = [];
+    for (const [name, state] of states) {
+      const id = topicIdOf(name);
+      if (byId.has(id)) continue;
+      byId.set(id, state);
+      names.push(name);
+    }
     const before = this.#byId;
     this.#byId = byId;
+    this.#names = names;
     for (const [id, state] of before) if (byId.get(id) !== state) state.shareWith(undefined);
     for (const [id, state] of byId) if (before.get(id) !== state) state.shareWith(this.#sinkOf(id));
+  }
+
+  /** What of a peer's contributions counts. */
+  describe(peer: PeerId): readonly unknown[] {
+    return Array.from(this.#contributions(), (state) => state.describe(peer));
   }
 
   /** Puts into the log what changed of contributions. */
