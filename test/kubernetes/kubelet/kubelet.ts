@@ -133,6 +133,7 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
       await watch.close();
       await Promise.all([...running.values()].map((pod) => pod.stop(0)));
       await Promise.all(ending.values());
+      await network.close();
     },
   };
 }

@@ -18,6 +18,8 @@ export interface PodNamespace {
 export interface PodNetwork {
   /** Addresses are not used again. */
   createNamespace(): Promise<PodNamespace>;
+  /** After the namespaces. */
+  close(): Promise<void>;
 }
 
 /** The file is the log of what holds the namespaces open. */
@@ -50,6 +52,7 @@ export async function createPodNetwork(folder: string): Promise<PodNetwork> {
         close: () => holder.stop(0),
       };
     },
+    close: async () => void (await runProgram("ip", "link", "delete", "pods")),
   };
 }
 
