@@ -1,0 +1,165 @@
+/** The picker behind Envoy Gateway over a stock Envoy, which takes the destination from the header alone: it is given no metadata. */
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import {
+  type Child,
+  type EppPorts,
+  startEppChild,
+  startWorkersChild,
+  type WorkerAddress,
+} from "../../../src/app/child.ts";
+import { defaultModel } from "../../stack.ts";
+import type { ClusterObject } from "../cluster.ts";
+import { runProgram } from "../kubelet/run-program.ts";
+import { type EnvoyGateway, envoyVersion, startEnvoyGateway } from "./envoy-gateway.ts";
+
+/** Envoy Gateway takes no loopback addresses for backends; these are local all the same. */
+const range = "10.78.0.0/16";
+const workerAddresses = ["10.78.1.1", "10.78.1.2", "10.78.1.3"] as const;
+const pickerAddress = "10.78.0.1";
+const port = 18_888;
+
+const pickerConfiguration = `
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{ type: header-based-testing-filter }, { type: random-picker }]
+schedulingProfiles:
+  - name: default
+    plugins: [{ pluginRef: header-based-testing-filter }, { pluginRef: random-picker }]
+`;
+
+let workers: readonly Child<readonly WorkerAddress[]>[] = [];
+let picker: Child<EppPorts> | undefined;
+let gateway: EnvoyGateway | undefined;
+
+beforeAll(async () => {
+  await runProgram("ip", "route", "add", "local", range, "dev", "lo");
+  workers = await Promise.all(
+    workerAddresses.map((address) =>
+      startWorkersChild(1, [`--host=${address}`, "--port=8000", `--name=${address}`], { timeoutMs: 60_000 }),
+    ),
+  );
+  picker = await startEppChild(
+    [
+      `--bind-address=${pickerAddress}`,
+      "--grpc-port=9002",
+      "--secure-serving=false",
+      `--endpoints=${workerAddresses.map((address) => `${address}:8000`).join(",")}`,
+      `--config-text=${pickerConfiguration}`,
+    ],
+    { timeoutMs: 60_000 },
+  );
+  gateway = await startEnvoyGateway(resources, port);
+}, 300_000);
+
+afterAll(async () => {
+  await gateway?.close();
+  await picker?.close();
+  await Promise.all(workers.map((worker) => worker.close()));
+  await runProgram("ip", "route", "delete", "local", range, "dev", "lo");
+}, 60_000);
+
+const group = "gateway.envoyproxy.io";
+const backend = (name: string, spec: object): ClusterObject => ({
+  apiVersion: `${group}/v1alpha1`,
+  kind: "Backend",
+  metadata: { name, namespace: "default" },
+  spec,
+});
+const route = { group: "gateway.networking.k8s.io", kind: "HTTPRoute", name: "models" };
+
+const resources: readonly ClusterObject[] = [
+  {
+    apiVersion: "gateway.networking.k8s.io/v1",
+    kind: "GatewayClass",
+    metadata: { name: "envoy" },
+    spec: {
+      controllerName: `${group}/gatewayclass-controller`,
+      parametersRef: { group, kind: "EnvoyProxy", name: "host", namespace: "default" },
+    },
+  },
+  {
+    apiVersion: `${group}/v1alpha1`,
+    kind: "EnvoyProxy",
+    metadata: { name: "host", namespace: "default" },
+    spec: { provider: { type: "Host", host: { envoyVersion } } },
+  },
+  {
+    apiVersion: "gateway.networking.k8s.io/v1",
+    kind: "Gateway",
+    metadata: { name: "models", namespace: "default" },
+    spec: { gatewayClassName: "envoy", listeners: [{ name: "http", protocol: "HTTP", port }] },
+  },
+  {
+    apiVersion: "gateway.networking.k8s.io/v1",
+    kind: "HTTPRoute",
+    metadata: { name: "models", namespace: "default" },
+    spec: { parentRefs: [{ name: "models" }], rules: [{ backendRefs: [{ group, kind: "Backend", name: "workers" }] }] },
+  },
+  backend("workers", { endpoints: workerAddresses.map((address) => ({ ip: { address, port: 8000 } })) }),
+  backend("picker", {
+    appProtocols: [`${group}/h2c`],
+    endpoints: [{ ip: { address: pickerAddress, port: 9002 } }],
+  }),
+  {
+    apiVersion: `${group}/v1alpha1`,
+    kind: "EnvoyExtensionPolicy",
+    metadata: { name: "picker", namespace: "default" },
+    spec: {
+      targetRefs: [route],
+      extProc: [
+        {
+          backendRefs: [{ group, kind: "Backend", name: "picker", port: 9002 }],
+          processingMode: { request: { body: "FullDuplexStreamed" }, response: { body: "FullDuplexStreamed" } },
+        },
+      ],
+    },
+  },
+  {
+    apiVersion: `${group}/v1alpha1`,
+    kind: "BackendTrafficPolicy",
+    metadata: { name: "destination", namespace: "default" },
+    spec: {
+      targetRefs: [route],
+      loadBalancer: {
+        type: "RoundRobin",
+        endpointOverride: { extractFrom: [{ header: "x-gateway-destination-endpoint" }] },
+      },
+    },
+  },
+];
+
+async function ask(selection: string, fields: object = {}): Promise<Response> {
+  return await fetch(`http://127.0.0.1:${port}/v1/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json", "test-epp-endpoint-selection": selection, connection: "close" },
+    body: JSON.stringify({ model: defaultModel, prompt: "where to?", max_tokens: 3, ...fields }),
+    signal: AbortSignal.timeout(30_000),
+  });
+}
+
+describe("Envoy Gateway with the picker", () => {
+  it.each(workerAddresses)("sends requests that the picker gives to %s there and nowhere else", async (address) => {
+    for (let sent = 0; sent < 10; sent++) {
+      const answer = await ask(address);
+      await answer.text();
+      expect({ status: answer.status, worker: answer.headers.get("x-signalbox-worker") }).toEqual({
+        status: 200,
+        worker: address,
+      });
+    }
+  });
+
+  it("carries a streamed answer whole", async () => {
+    const answer = await ask(workerAddresses[1], { stream: true, max_tokens: 60 });
+    const lines = (await answer.text()).split("\n").filter((line) => line.startsWith("data: "));
+    expect(answer.headers.get("x-signalbox-worker")).toBe(workerAddresses[1]);
+    expect(lines.length).toBeGreaterThanOrEqual(60);
+    expect(lines.at(-1)).toBe("data: [DONE]");
+  });
+
+  it("hands the picker's refusal to the client", async () => {
+    const answer = await ask("10.78.9.9");
+    expect(answer.status).toBe(503);
+    expect(await answer.json()).toMatchObject({ error: { code: expect.anything() } });
+  });
+});
