@@ -68,7 +68,8 @@
 {{- if $epp.ha.peerSecretName }}{{ $_ := set $flags "peer-secret-file" "/peer-secret/secret" }}{{ end -}}
 {{- end -}}
 {{- if .Values.router.proxy.enabled -}}
-{{- $_ := set $flags "health-checking" true -}}
+{{- /* It asks each picker's ext-proc port. */ -}}
+{{- if eq .Values.router.proxy.mode "service" }}{{ $_ := set $flags "health-checking" true }}{{ end -}}
 {{- if eq .Values.router.proxy.proxyType "agentgateway" }}{{ $_ := set $flags "secure-serving" false }}{{ end -}}
 {{- end -}}
 {{- range $name, $value := $epp.flags }}{{ $_ := set $flags $name $value }}{{ end -}}

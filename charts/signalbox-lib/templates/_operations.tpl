@@ -234,6 +234,11 @@ spec:
       {{- with $policy.gateways }}
       from:
         {{- toYaml . | nindent 8 }}
+        {{- if and $.Values.router.proxy.enabled (eq $.Values.router.proxy.mode "service") }}
+        - podSelector:
+            matchLabels:
+              {{- include "signalbox.proxySelectorLabels" $ | nindent 14 }}
+        {{- end }}
       {{- end }}
     # Kubelets ask from their node's address, which no selector names.
     - ports: [{ port: {{ int $epp.grpcHealthPort }} }]

@@ -173,11 +173,11 @@ spec:
 {{ include "signalbox.tracingEnv" . }}
 {{- end }}
 {{- with .Values.router.epp.env }}
-{{ if kindIs "map" . -}}
+{{- if kindIs "map" . }}
 {{- range $name, $value := . }}
 - { name: {{ $name }}, value: {{ include "signalbox.text" $value | quote }} }
 {{- end }}
-{{- else -}}
+{{- else }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
@@ -230,10 +230,13 @@ spec:
     {{- toYaml ($tokenizer.command | default (list "vllm" "launch" "render")) | nindent 4 }}
   args:
     {{- toYaml (concat ($tokenizer.args | default (list $tokenizer.modelName (printf "--port=%d" (int $tokenizer.port)))) $tokenizer.extraArgs) | nindent 4 }}
-  {{- with $tokenizer.env }}
   env:
+    # The pod is nobody's home.
+    - { name: HOME, value: /model-cache }
+    - { name: HF_HOME, value: /model-cache }
+    {{- with $tokenizer.env }}
     {{- toYaml . | nindent 4 }}
-  {{- end }}
+    {{- end }}
   ports:
     - { name: render-http, containerPort: {{ int $tokenizer.port }} }
   {{- with $tokenizer.readinessProbe }}
@@ -243,7 +246,7 @@ spec:
   resources:
     {{- toYaml $tokenizer.resources | nindent 4 }}
   volumeMounts:
-    - { name: model-cache, mountPath: /root/.cache/huggingface }
+    - { name: model-cache, mountPath: /model-cache }
     {{- with $tokenizer.volumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -20,7 +20,7 @@
 {{- if eq (include "signalbox.haMode" .) "leader" }}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, create, update]
+  verbs: [get, list, watch, create, update]
 {{- end }}
 {{- $isDynamo := and .Values.router.dynamo.enabled (eq .Values.router.dynamo.discoveryBackend "kubernetes") }}
 {{- if or $isDynamo (eq (include "signalbox.haMode" .) "active-active") }}
