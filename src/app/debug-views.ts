@@ -6,6 +6,7 @@ import type { Endpoint } from "../data/endpoint.ts";
 import { ApproxPrefixCacheProducer } from "../data/producers/approx-prefix-cache-producer.ts";
 import type { Configuration } from "./configuration.ts";
 import type { Pool } from "./pool.ts";
+import type { ServedPool } from "./served-pool.ts";
 
 type View = Readonly<Record<string, unknown>>;
 
@@ -45,6 +46,35 @@ export function describeConfiguration(configuration: Configuration, settings: Ep
     sources: config.sources,
     discovery: config.discovery ?? null,
     saturationDetector: config.saturationDetector,
+  };
+}
+
+/** A pool as a whole: whether requests may come to it, and what its discovery knows. */
+export function describePool(
+  { name, pool, store, serving }: ServedPool,
+  {
+    settings,
+    namespace,
+    nowMs,
+  }: { readonly settings: EppSettings; readonly namespace: string; readonly nowMs: number },
+): View {
+  const discovery = pool.kubernetes;
+  return {
+    name,
+    namespace,
+    grpcPort: serving.grpcPort,
+    readiness: pool.readiness(),
+    endpoints: store.snapshot().length,
+    kubernetes:
+      discovery === undefined
+        ? null
+        : {
+            group: settings["pool-group"],
+            ...discovery.state,
+            pods: discovery.pods,
+            faults: discovery.faults,
+            ...discovery.age(nowMs),
+          },
   };
 }
 

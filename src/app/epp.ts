@@ -2,39 +2,30 @@
  * Composition root of the endpoint picker: settings → a running process. Everything with a lifetime goes onto one stack and is closed in
  * reverse order of its start.
  */
-import { DecisionLog } from "../admin/decision-log.ts";
 import { createProfiler } from "../admin/profiler.ts";
 import type { EppSettings } from "../commands/epp-flags.ts";
-import { createEndpointStore } from "../data/endpoint-store.ts";
-import { createSheddingAdmission } from "../flow-control/admission.ts";
-import type { SaturationDetector } from "../flow-control/saturation.ts";
+import { parsePoolNames } from "../commands/pool-names.ts";
 import { resolveBindAddress } from "../net/bind-address.ts";
-import type { DecisionSink } from "../pipeline/decision-sink.ts";
-import { bothSinks } from "../pipeline/decision-sinks.ts";
-import { createPipeline, type RunningPipeline } from "../pipeline/pipeline.ts";
-import { processTimers } from "../pipeline/production.ts";
-import { createDecisionSpans } from "../pipeline/request-spans.ts";
-import { createRoute } from "../routing/route.ts";
+import type { EventRecorder } from "../net/kubernetes/event-recorder.ts";
 import type { Logger } from "../telemetry/log.ts";
-import { createMetrics, type Metrics } from "../telemetry/metrics.ts";
-import { createTracing, type Tracing } from "../telemetry/tracing.ts";
+import { createMetrics } from "../telemetry/metrics.ts";
+import { createTracing } from "../telemetry/tracing.ts";
 import { adminRoutes } from "./admin-routes.ts";
 import { tuneCollector } from "./collector.ts";
-import { Configuration } from "./configuration.ts";
-import { createDynamoMetrics } from "./dynamo-metrics.ts";
-import { createKubernetes } from "./kubernetes.ts";
-import { createLeadership } from "./leadership.ts";
+import { type Health, startHealth } from "./health.ts";
+import { createKubernetes, type Kubernetes } from "./kubernetes.ts";
+import { createLeadership, type Leadership } from "./leadership.ts";
 import { type Environment, startMetricsPort } from "./metrics-port.ts";
-import { createPluginGauges } from "./plugin-gauges.ts";
-import { createPluginRegistry } from "./plugins.ts";
-import { isInKubernetes, startPool } from "./pool.ts";
-import { createEventRecorder, createPoolEvents, type PoolEvents, subjectOf } from "./pool-events.ts";
-import { watchPoolGauges } from "./pool-gauges.ts";
-import { startServing } from "./serving.ts";
+import { startPeers } from "./peers.ts";
+import { createEventRecorder } from "./pool-events.ts";
+import { jointReadiness, type PoolReadiness } from "./pool-readiness.ts";
+import { type PoolSurroundings, type ServedPool, startServedPool } from "./served-pool.ts";
 import type { UnexpectedErrorKind } from "./unexpected-errors.ts";
 
 export interface RunningEpp {
+  /** Of the first pool. */
   readonly grpcPort: number;
+  readonly pools: readonly { readonly name: string; readonly grpcPort: number }[];
   readonly healthPort: number;
   readonly metricsPort: number;
   /** For the process that runs it: an error that nobody caught is counted. */
@@ -59,17 +50,18 @@ export interface EppOptions {
   readonly environment?: Environment;
 }
 
+/** What the process has begun, in order; closed from its end. */
+type Stack = (() => Promise<void>)[];
+
 const now = (): number => performance.now();
-/** An exchange open longer than this has lost its front door; the count stays 0 in a healthy process. */
-const exchangeMaxAgeMs = 6 * 3_600_000;
 /** How soon watchers of the health service hear that a plugin became fit to decide. */
 const readinessLookMs = 100;
 
-/** Resolves once every port is bound and the first endpoint list is in. Throws ConfigError, DiscoveryError, or the system's error with the port it was about. */
+/** Resolves once every port is bound and the first endpoint list is in; Kubernetes is not waited for. Throws ConfigError, DiscoveryError, or the system's error with the port it was about. */
 export async function startEpp(options: EppOptions): Promise<RunningEpp> {
   const { log } = options;
   tuneCollector();
-  const stack: (() => Promise<void>)[] = [];
+  const stack: Stack = [];
   const close = async (): Promise<void> => {
     for (let step = stack.pop(); step !== undefined; step = stack.pop()) await step();
   };
@@ -82,122 +74,85 @@ export async function startEpp(options: EppOptions): Promise<RunningEpp> {
   }
 }
 
-async function compose(
-  { settings, log, version, namespace, given = new Set(), environment = {}, configurationSource }: EppOptions,
-  stack: (() => Promise<void>)[],
-  close: () => Promise<void>,
-): Promise<RunningEpp> {
+async function compose(options: EppOptions, stack: Stack, close: () => Promise<void>): Promise<RunningEpp> {
+  const { settings, log, version, namespace, given = new Set(), environment = {} } = options;
   const metrics = createMetrics({ streamMetrics: settings["enable-grpc-stream-metrics"], version });
-  const store = createEndpointStore(log);
-  const pluginEnvironment = withFlags(environment, settings);
-  let poolEvents: PoolEvents | undefined;
-  const configuration = await Configuration.start({
-    file: settings["config-file"] === "" ? undefined : settings["config-file"],
-    text: settings["config-text"] === "" ? undefined : settings["config-text"],
-    source: configurationSource,
-    registry: createPluginRegistry(),
-    contextFor: (name, plugin) => ({
-      name,
-      log: log.child({ plugin: name }),
-      endpoints: store,
-      environment: pluginEnvironment,
-      plugin,
-      now,
-      random: Math.random,
-    }),
-    log,
-    onReload: (outcome) => {
-      metrics.families.configReloads.series(outcome).add(1);
-      poolEvents?.configurationReloaded(outcome, configuration.state.faults);
-    },
-  });
-  stack.push(() => configuration.close());
-
-  const kubernetes = isInKubernetes(settings, configuration)
-    ? createKubernetes({ settings, namespace, environment, log })
-    : undefined;
-  if (kubernetes !== undefined) stack.push(() => kubernetes.close());
-  const pool = await startPool({ settings, namespace, store, configuration, kubernetes, metrics, log, now });
-  stack.push(() => pool.close());
-  kubernetes?.start();
-  watchPoolGauges({
-    metrics,
-    store,
-    poolName: settings["pool-name"],
-    stalenessMs: settings["metrics-staleness-threshold"],
-    now,
-  });
-
   const tracing = settings.tracing
     ? await createTracing({ environment, version, log, random: Math.random })
     : undefined;
   if (tracing !== undefined) stack.push(() => tracing.close());
-  const decisions = new DecisionLog(settings["decision-log-size"], Date.now);
-  const sink = withSpans(decisions, tracing, configuration);
-  const unknownObjective = (name: string): void => poolEvents?.unknownObjective(name);
-  const pipeline = composePipeline(settings, configuration, pool, metrics, sink, log, unknownObjective);
-  stack.push(() => pipeline.close());
-  const reaper = setInterval(() => pipeline.reap(exchangeMaxAgeMs), 60_000);
-  reaper.unref();
-  stack.push(() => Promise.resolve(clearInterval(reaper)));
-  const instances = () => configuration.current.instances;
-  for (const gauges of [
-    createPluginGauges({ metrics, store, pipeline, instances }),
-    createDynamoMetrics({ metrics, instances }),
-  ]) {
-    gauges.watchInstances();
-    configuration.onSwap(() => gauges.watchInstances());
-  }
-  configuration.onSwap((_loaded, previous) => pipeline.drained(previous.plan));
 
-  const recorder =
-    kubernetes !== undefined && settings["pool-events"]
-      ? createEventRecorder({ api: kubernetes.context.api, environment, log })
-      : undefined;
-  if (recorder !== undefined) stack.push(() => recorder.close());
-  let isDraining = false;
-  const leadership = settings["ha-enable-leader-election"]
-    ? createLeadership({
-        poolName: settings["pool-name"],
-        namespace,
-        environment,
-        api: kubernetes?.context.api,
-        events: recorder,
-        metrics,
-        log,
-        changed: () => serving.readinessChanged(),
-      })
-    : undefined;
-  if (leadership !== undefined) stack.push(() => leadership.close());
-  const isFit = (): boolean => !isDraining && pool.readiness().kind === "ready";
-  const isReady = (): boolean => isFit() && (leadership?.isLeading ?? true);
-  const serving = await startServing({ settings, log, metrics, configuration, pipeline, tracing, isReady });
-  stack.push(() => serving.close());
-  const subject =
-    kubernetes === undefined ? undefined : subjectOf({ settings, environment, context: kubernetes.context });
-  if (recorder !== undefined && subject !== undefined) {
-    const events = createPoolEvents({
-      recorder,
-      about: subject,
-      isSpeaking: () => leadership?.isLeading ?? true,
-      view: () => ({
-        endpoints: store.snapshot().length,
-        readiness: pool.readiness(),
-        faults: pool.manifestFaults(),
-      }),
-      now,
-    });
-    poolEvents = events;
-    stack.push(() => Promise.resolve(events.close()));
+  const cluster = new Cluster(options, stack);
+  let leadership: Leadership | undefined;
+  const surroundings: PoolSurroundings = {
+    settings,
+    log,
+    namespace,
+    environment,
+    configurationSource: options.configurationSource,
+    tracing,
+    kubernetes: () => cluster.demand(),
+    recorder: () => cluster.recorder,
+    isSpeaking: () => leadership?.isLeading ?? true,
+    now,
+  };
+  const pools: ServedPool[] = [];
+  const { pools: choices } = parsePoolNames(settings["pool-name"], settings["grpc-port"]);
+  for (const choice of choices) {
+    const isAlone = choices.length === 1;
+    const poolLog = isAlone ? log : log.child({ pool: choice.name });
+    const poolMetrics = isAlone ? metrics : metrics.ofPool(choice.name);
+    pools.push(await startServedPool(surroundings, choice, poolMetrics, poolLog, stack));
   }
-  let wasReady = isReady();
+  cluster.kubernetes?.start();
+  const peers = await startPeers({ settings, namespace, environment, pools, metrics, log, now });
+  if (peers !== undefined) stack.push(() => peers.close());
+
+  let health: Health | undefined;
+  let isDraining = false;
+  if (settings["ha-enable-leader-election"]) {
+    leadership = createLeadership({
+      poolName: choices[0]?.name ?? "",
+      namespace,
+      environment,
+      api: cluster.kubernetes?.context.api,
+      events: cluster.recorder,
+      metrics,
+      log,
+      changed: () => health?.readinessChanged(),
+    });
+    const { close: resign } = leadership;
+    stack.push(() => resign());
+  }
+  const fitness = (): PoolReadiness => jointReadiness(new Map(pools.map(({ name, pool }) => [name, pool.readiness()])));
+  const isAnnounced = (): boolean => !isDraining && (leadership?.isLeading ?? true);
+  const isReady = (poolName?: string): boolean => {
+    if (!isAnnounced()) return false;
+    const readiness =
+      poolName === undefined ? fitness() : pools.find(({ name }) => name === poolName)?.pool.readiness();
+    return readiness?.kind === "ready";
+  };
+  health = await startHealth({
+    host: settings["bind-address"],
+    port: settings["grpc-health-port"],
+    log,
+    isReady,
+    pools: pools.map(({ name }) => name).filter((name) => name !== ""),
+  });
+  const { close: closeHealth, readinessChanged } = health;
+  stack.push(() => closeHealth());
+  const statesOf = (): readonly boolean[] => [isReady(), ...pools.map(({ name }) => isReady(name))];
+  let told = statesOf();
   const readiness = setInterval(() => {
+    const fit = fitness();
     // One that cannot serve yet must not lead.
-    if (isFit()) leadership?.contend();
-    if (wasReady === isReady()) return;
-    wasReady = !wasReady;
-    serving.readinessChanged();
-    log.info({ isReady: wasReady }, "readiness changed");
+    if (!isDraining && fit.kind === "ready") leadership?.contend();
+    const states = statesOf();
+    if (states.every((state, index) => state === told[index])) return;
+    told = states;
+    readinessChanged();
+    const why = fit.kind === "ready" ? {} : { reason: fit.reason };
+    log.info({ isReady: isReady(), ...why }, "readiness changed");
   }, readinessLookMs);
   readiness.unref();
   stack.push(() => Promise.resolve(clearInterval(readiness)));
@@ -210,97 +165,68 @@ async function compose(
     environment,
     log,
     now,
-    routes: adminRoutes({
-      settings,
-      metrics,
-      store,
-      pool,
-      configuration,
-      pipeline,
-      serving,
-      decisions,
-      profiles,
-      leadership,
-      isReady,
-      now,
-    }),
+    routes: adminRoutes({ settings, namespace, metrics, pools, profiles, leadership, peers, isReady, now }),
   });
   stack.push(() => admin.close());
   if (profiler !== undefined) stack.push(() => profiler.close());
+
+  const ports = pools.map(({ name, serving }) => ({ name, grpcPort: serving.grpcPort }));
+  const running = { grpcPort: ports[0]?.grpcPort ?? 0, healthPort: health.port, metricsPort: admin.port };
   log.info(
     {
-      grpcPort: serving.grpcPort,
-      healthPort: serving.healthPort,
-      metricsPort: admin.port,
+      ...running,
+      ...(peers === undefined ? {} : { peerPort: peers.port }),
+      ...(ports.length > 1 ? { pools: ports } : {}),
       transport: settings.transport,
       tls: settings["secure-serving"],
-      endpoints: store.snapshot().length,
+      endpoints: pools.reduce((sum, { store }) => sum + store.snapshot().length, 0),
     },
     "the endpoint picker serves",
   );
-
   return {
-    grpcPort: serving.grpcPort,
-    healthPort: serving.healthPort,
-    metricsPort: admin.port,
+    ...running,
+    pools: ports,
     noteUnexpectedError: (kind) => metrics.families.unexpectedErrors.series(kind).add(1),
     async drain() {
       if (isDraining) return;
       isDraining = true;
-      serving.readinessChanged();
+      readinessChanged();
       log.info({ forMs: settings["drain-timeout"] }, "draining: not ready, serving on");
       const released = leadership?.close();
       await new Promise((resolve) => setTimeout(resolve, settings["drain-timeout"]));
       await released;
-      await serving.drain(settings["drain-grace"]);
+      await Promise.all(pools.map(({ serving }) => serving.drain(settings["drain-grace"])));
       await close();
     },
     close,
   };
 }
 
-/** Plugins that take their settings from the environment find there what flags say of them. */
-function withFlags(environment: Environment, settings: EppSettings): Environment {
-  const frontends = settings["dynamo-frontend"];
-  return {
-    ...environment,
-    ...(settings["dynamo-legacy-headers"] ? { DYN_EPP_LEGACY_HEADERS: "true" } : {}),
-    ...(frontends.length > 0 ? { DYN_EPP_FRONTENDS: frontends.join(",") } : {}),
-  };
-}
+/** Kubernetes as far as anybody of this process has asked for it. */
+class Cluster {
+  readonly #options: EppOptions;
+  readonly #stack: Stack;
+  kubernetes: Kubernetes | undefined;
+  /** Undefined where no Events are written. */
+  recorder: EventRecorder | undefined;
 
-/** Traced requests tell their spans of the decision as well. */
-function withSpans(decisions: DecisionLog, tracing: Tracing | undefined, configuration: Configuration): DecisionSink {
-  if (tracing === undefined) return decisions;
-  const typeOf = (plugin: string): string => configuration.current.instances.get(plugin)?.entry.type ?? plugin;
-  return bothSinks(decisions, createDecisionSpans({ now, typeOf }));
-}
+  constructor(options: EppOptions, stack: Stack) {
+    this.#options = options;
+    this.#stack = stack;
+  }
 
-function composePipeline(
-  settings: EppSettings,
-  configuration: Configuration,
-  pool: Awaited<ReturnType<typeof startPool>>,
-  metrics: Metrics,
-  decisions: DecisionSink,
-  log: Logger,
-  unknownObjective: (name: string) => void,
-): RunningPipeline {
-  const detector = (): SaturationDetector =>
-    configuration.lookup(configuration.current.config.saturationDetector) as SaturationDetector;
-  return createPipeline({
-    plan: () => configuration.plan,
-    endpoints: pool.store,
-    route: createRoute({ objects: pool.objects, random: Math.random, metrics: metrics.requests, unknownObjective }),
-    admission: createSheddingAdmission({ detector, now }),
-    metrics: metrics.requests,
-    decisions,
-    log,
-    timers: processTimers,
-    now,
-    random: Math.random,
-    noteTraffic: pool.noteTraffic,
-    staleAfterMs: settings["metrics-staleness-threshold"],
-    filterSubset: !settings["disable-endpoint-subset-filter"],
-    emitEndpointScores: settings["emit-endpoint-scores"],
-  });
+  /** Throws DiscoveryError where nothing says how to reach an API server. */
+  demand(): Kubernetes {
+    if (this.kubernetes !== undefined) return this.kubernetes;
+    const { settings, namespace, environment = {}, log } = this.#options;
+    const kubernetes = createKubernetes({ settings, namespace, environment, log });
+    this.#stack.push(() => kubernetes.close());
+    this.kubernetes = kubernetes;
+    if (settings["pool-events"]) {
+      const recorder = createEventRecorder({ api: kubernetes.context.api, environment, log });
+      this.#stack.push(() => recorder.close());
+      this.recorder = recorder;
+    }
+    return kubernetes;
+  }
 }

@@ -3,7 +3,6 @@
  * for the object that is there now, and about states that last rather than every passing moment.
  */
 import { hostname } from "node:os";
-import type { EppSettings } from "../commands/epp-flags.ts";
 import { poolCollection } from "../data/discovery/kubernetes/inference-pool.ts";
 import type { KubernetesContext } from "../data/discovery/kubernetes/kubernetes-context.ts";
 import { type KubernetesApi, KubernetesApiError } from "../net/kubernetes/api-client.ts";
@@ -132,17 +131,18 @@ export function createEventRecorder(options: {
 
 /** The InferencePool as it is now, for recreated it is another object; with a label selector the picker's own pod. Undefined where there is neither. */
 export function subjectOf(options: {
-  readonly settings: Pick<EppSettings, "pool-name" | "pool-group">;
+  /** "" with a label selector. */
+  readonly poolName: string;
+  readonly poolGroup: string;
   readonly environment: Environment;
   readonly context: Pick<KubernetesContext, "api" | "namespace">;
 }): PoolAbout | undefined {
-  const { settings, environment, context } = options;
-  const pool = settings["pool-name"];
+  const { poolName, poolGroup, environment, context } = options;
   const pod = environment["POD_NAME"] ?? "";
   const { api, namespace } = context;
-  if (pool !== "") {
-    const path = `${poolCollection(settings["pool-group"], namespace)}/${pool}`;
-    return { key: `InferencePool ${pool}`, read: () => referenceTo(api, path) };
+  if (poolName !== "") {
+    const path = `${poolCollection(poolGroup, namespace)}/${poolName}`;
+    return { key: `InferencePool ${poolName}`, read: () => referenceTo(api, path) };
   }
   if (pod === "") return undefined;
   return { key: `Pod ${pod}`, read: () => referenceTo(api, `/api/v1/namespaces/${namespace}/pods/${pod}`) };

@@ -26,6 +26,27 @@ export function readinessOf(
   return ready;
 }
 
+/**
+ * Of a process that serves several: what is still coming is waited for, and then one that can be served is enough. A pool that is missing must
+ * not take the others' traffic.
+ */
+export function jointReadiness(pools: ReadonlyMap<string, PoolReadiness>): PoolReadiness {
+  const named = [...pools].map(([name, one]) => ({ kind: one.kind, reason: reasonText(name, one) }));
+  const coming = named.filter(({ kind }) => kind === "coming");
+  if (coming.length > 0) return { kind: "coming", reason: reasonsOf(coming) };
+  if (named.some(({ kind }) => kind === "ready")) return ready;
+  return { kind: "unserved", reason: reasonsOf(named) };
+}
+
+function reasonText(name: string, readiness: PoolReadiness): string {
+  if (readiness.kind === "ready") return "";
+  return name === "" ? readiness.reason : `${name}: ${readiness.reason}`;
+}
+
+function reasonsOf(named: readonly { readonly reason: string }[]): string {
+  return named.map(({ reason }) => reason).join("; ");
+}
+
 function discoveryReadiness(state: KubernetesDiscovery["state"]): PoolReadiness {
   switch (state.kind) {
     case "unheard":

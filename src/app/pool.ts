@@ -36,11 +36,13 @@ export interface Pool {
 
 export interface PoolOptions {
   readonly settings: EppSettings;
+  /** "" where it has none. */
+  readonly name: string;
   readonly namespace: string;
   readonly store: EndpointStore;
   readonly configuration: Configuration;
-  /** Where endpoints come from there. */
-  readonly kubernetes: Kubernetes | undefined;
+  /** Asked only where endpoints come from there. */
+  readonly kubernetes: () => Kubernetes;
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly now: () => number;
@@ -48,8 +50,8 @@ export interface PoolOptions {
 
 /** Resolves once the first endpoint list and the manifests are in; Kubernetes is not waited for. */
 export async function startPool(options: PoolOptions): Promise<Pool> {
-  const { settings, namespace, store, configuration, now } = options;
-  const kubernetes = options.kubernetes?.discoveryOf(settings["pool-name"]);
+  const { settings, name, namespace, store, configuration, now } = options;
+  const kubernetes = isInKubernetes(settings, configuration) ? options.kubernetes().discoveryOf(name) : undefined;
   const discovery = kubernetes ?? discoveryOf(settings, namespace, configuration);
   const manifests = await startManifests(options);
   try {
@@ -82,9 +84,9 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
 }
 
 /** Neither a list of endpoints nor a discovery of the configuration is there, and flags name a pool or a selector. */
-export function isInKubernetes(settings: EppSettings, configuration: Configuration): boolean {
+function isInKubernetes(settings: EppSettings, configuration: Configuration): boolean {
   if (settings.endpoints.length > 0 || configuration.current.config.discovery !== undefined) return false;
-  return settings["pool-name"] !== "" || settings["endpoint-selector"] !== "";
+  return settings["pool-name"].length > 0 || settings["endpoint-selector"] !== "";
 }
 
 /** Throws ConfigError unless flags and configuration name exactly one source of endpoints. */
@@ -102,7 +104,7 @@ function discoveryOf(settings: EppSettings, namespace: string, configuration: Co
   return createStaticDiscovery(endpoints);
 }
 
-async function startManifests({ settings, metrics, log }: PoolOptions): Promise<ManifestWatch | undefined> {
+async function startManifests({ settings, name, metrics, log }: PoolOptions): Promise<ManifestWatch | undefined> {
   if (settings.manifests === "") return undefined;
   const pinModels = (objects: PoolObjects): void => {
     // Models that an operator wrote down are not a client's to multiply: their labels never fold.
@@ -112,7 +114,7 @@ async function startManifests({ settings, metrics, log }: PoolOptions): Promise<
     }
   };
   const watch = await watchManifests(settings.manifests, {
-    pool: { name: settings["pool-name"], group: settings["pool-group"], namespace: settings["pool-namespace"] },
+    pool: { name, group: settings["pool-group"], namespace: settings["pool-namespace"] },
     log,
     changed: pinModels,
   }).catch((error: unknown) => {

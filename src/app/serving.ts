@@ -1,4 +1,4 @@
-/** The ports that gateways and kubelets talk to: ext-proc over the chosen transport, and health. */
+/** The port that gateways talk to: ext-proc of one pool over the chosen transport. */
 import { logVerbosity, setLogVerbosity } from "@grpc/grpc-js";
 import type { EppSettings } from "../commands/epp-flags.ts";
 import { parseBytes } from "../data/duration.ts";
@@ -7,7 +7,6 @@ import { viewsCodec } from "../extproc/codec/views.ts";
 import { systemClock } from "../extproc/session-deps.ts";
 import { createSessionFactory, processPath, type SessionFactory } from "../extproc/session-factory.ts";
 import { createGrpcJsTransport } from "../net/grpc/grpc-js-transport.ts";
-import { createHealthServer } from "../net/grpc/health.ts";
 import { healthCheckMethod, healthCheckPath } from "../net/grpc/health-on-transport.ts";
 import { createHttp2Transport } from "../net/grpc/http2-transport.ts";
 import type { GrpcTransport, GrpcTransportOptions, TlsMaterial } from "../net/grpc/transport.ts";
@@ -26,11 +25,8 @@ import { countingStreams } from "./stream-metrics.ts";
 
 export interface Serving {
   readonly grpcPort: number;
-  readonly healthPort: number;
   /** ext_proc streams that are open, of them those that still owe a decision, and the request bytes they hold. */
   streams(): { readonly open: number; readonly waiting: number; readonly bufferedBytes: number };
-  /** Tells health watchers to look again. */
-  readinessChanged(): void;
   /** No new stream; streams without a response body are released; the others have graceMs to end. */
   drain(graceMs: number): Promise<void>;
   close(): Promise<void>;
@@ -38,28 +34,21 @@ export interface Serving {
 
 export interface ServingOptions {
   readonly settings: EppSettings;
+  /** 0 picks a free one. */
+  readonly grpcPort: number;
   readonly log: Logger;
   readonly metrics: Metrics;
   readonly configuration: Configuration;
   readonly pipeline: Pipeline;
   /** Undefined: no spans. */
   readonly tracing?: Tracing | undefined;
-  isReady(): boolean;
 }
 
-/** Service names of health checks: liveness says only that the process answers; everything else is readiness. */
-const healthServices = [
-  "",
-  "liveness",
-  "readiness",
-  "inference-extension",
-  "envoy.service.ext_proc.v3.ExternalProcessor",
-];
 /** Room for the headers and protobuf framing of a message that carries a whole body (BUFFERED mode). */
 const messageOverheadBytes = 64 * 1024;
 
 export async function startServing(options: ServingOptions): Promise<Serving> {
-  const { settings, log } = options;
+  const { settings, grpcPort, log } = options;
   // The library writes plain lines to stderr otherwise; what matters of them reaches onError.
   setLogVerbosity(logVerbosity.NONE);
   const sessions = createSessions(options);
@@ -70,34 +59,22 @@ export async function startServing(options: ServingOptions): Promise<Serving> {
     : sessions.handler;
   const { receiveAllowance, sendAllowance } = sessions;
   const transport = await create({
-    ...transportOptions(settings, openSession, tls, log),
+    ...transportOptions(settings, grpcPort, openSession, tls, log),
     receiveAllowance,
     sendAllowance,
   }).catch((error: unknown) => {
-    throw new Error(`port ${settings["grpc-port"]} (--grpc-port) cannot be bound`, { cause: error });
-  });
-  const health = await createHealthServer({
-    host: settings["bind-address"],
-    port: settings["grpc-health-port"],
-    status: (service) => (service === "liveness" || options.isReady() ? "SERVING" : "NOT_SERVING"),
-    services: () => healthServices,
-    onError: (error) => log.error({ error }, "the health port failed"),
-  }).catch(async (error: unknown) => {
-    await transport.close();
-    throw new Error(`port ${settings["grpc-health-port"]} (--grpc-health-port) cannot be bound`, { cause: error });
+    const flag = grpcPort === settings["grpc-port"] ? "--grpc-port" : "--pool-name";
+    throw new Error(`port ${grpcPort} (${flag}) cannot be bound`, { cause: error });
   });
   const certificates = await watchTls(settings, tls, transport, log);
   return {
     grpcPort: transport.port,
-    healthPort: health.port,
     streams: () => ({ open: sessions.open, waiting: sessions.waiting, bufferedBytes: sessions.bufferedBytes }),
-    readinessChanged: () => health.notify(),
     drain: (graceMs) => drain(transport, sessions, graceMs, log),
     async close() {
       await certificates?.close();
       sessions.close();
       await transport.close();
-      await health.close();
     },
   };
 }
@@ -138,6 +115,7 @@ function createSessions({ settings, log, metrics, configuration, pipeline, traci
 
 function transportOptions(
   settings: EppSettings,
+  port: number,
   openSession: SessionFactory["handler"],
   tls: TlsMaterial | undefined,
   log: Logger,
@@ -146,7 +124,7 @@ function transportOptions(
   const receive = settings["grpc-max-recv-msg-size"];
   return {
     host: settings["bind-address"],
-    port: settings["grpc-port"],
+    port,
     tls,
     maxMessageBytes: parseBytes(receive) ?? settings["max-request-body-bytes"] + messageOverheadBytes,
     maxSendMessageBytes: parseBytes(send),

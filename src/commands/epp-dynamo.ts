@@ -121,12 +121,7 @@ function becomeStandalone(values: Mutable, given: ReadonlySet<string>, reader: V
   }
   reader.warnings.push(...reading.warnings);
   const { inferencePoolName } = reading.settings;
-  if (!given.has("pool-name")) values["pool-name"] = inferencePoolName;
-  if (values.endpoints.length === 0) {
-    reader.faults.push(
-      `DYN_EPP_INFERENCE_POOL_NAME: the pods of ${inferencePoolName} cannot be found, since discovery of an InferencePool is not built yet; give --endpoints`,
-    );
-  }
+  if (!given.has("pool-name")) values["pool-name"] = [inferencePoolName];
   warnOfNoEffect(standaloneVariables, reader);
   values["config-text"] = textOf({
     plugins: reading.plugins,

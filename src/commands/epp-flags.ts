@@ -101,9 +101,10 @@ export const eppFlags = {
 
   "pool-name": {
     group: "Pool",
-    type: "string",
-    default: "",
-    help: "Name of the InferencePool; labels metrics and selects manifests.",
+    type: "strings",
+    default: [],
+    placeholder: "name[:port],...",
+    help: "Name of the InferencePool: its pods are the endpoints, unless a list of them or a discovery of the configuration is given. Several pools are served by one process, each on an ext-proc port of its own; the first one has that of --grpc-port.",
   },
   "pool-namespace": {
     group: "Pool",
@@ -115,15 +116,20 @@ export const eppFlags = {
     group: "Pool",
     type: "string",
     default: "inference.networking.k8s.io",
-    help: "API group of the pool.",
+    help: "API group of the pool; inference.networking.x-k8s.io is the alpha one.",
   },
   "endpoint-selector": {
     group: "Pool",
     type: "string",
     default: "",
-    help: "Label selector of pods, without a pool (Kubernetes).",
+    help: "Label selector of pods, in place of a pool: no custom resources are needed, and there are no objectives or rewrites.",
   },
-  "endpoint-target-ports": { group: "Pool", type: "ints", default: [], help: "Ports of the selected pods." },
+  "endpoint-target-ports": {
+    group: "Pool",
+    type: "ints",
+    default: [],
+    help: "Ports of the selected pods, 1 to 8; each is an endpoint of its own.",
+  },
   endpoints: {
     group: "Pool",
     type: "strings",
@@ -302,6 +308,36 @@ export const eppFlags = {
     default: true,
     help: "Write Events beside the InferencePool (Kubernetes): configuration rejected, no endpoints, unknown objective.",
   },
+  peers: {
+    group: "Peers",
+    type: "strings",
+    default: [],
+    placeholder: "host[:port],...",
+    help: "Other replicas of this picker, which share load, prefixes and sessions with it. A DNS name stands for all its addresses, this replica's own among them or not.",
+  },
+  "peer-service": {
+    group: "Peers",
+    type: "string",
+    default: "",
+    placeholder: "name",
+    help: "Finds the other replicas by the EndpointSlices of this Service in the pool's namespace, best a headless one.",
+  },
+  "peer-port": {
+    group: "Peers",
+    type: "int",
+    default: 9004,
+    min: 0,
+    max: 65535,
+    help: "Port at which other replicas listen to this one; bound only with --peers or --peer-service. 0 picks a free one.",
+  },
+  "peer-secret-file": {
+    group: "Peers",
+    type: "string",
+    default: "",
+    placeholder: "file",
+    help: "Secret that all replicas have, at least 16 characters: they prove it to each other and encrypt what they say. A second line is accepted too, for a change without a gap. Without it whoever reaches --peer-port may listen.",
+  },
+
   "metrics-endpoint-auth": {
     group: "Operations",
     type: "bool",

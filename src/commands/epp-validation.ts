@@ -2,9 +2,12 @@
 
 import { parseFrontendList } from "../data/discovery/dynamo/frontend-map.ts";
 import { maxTargetPorts } from "../data/discovery/kubernetes/endpoint-selector.ts";
+import { poolGroups } from "../data/discovery/kubernetes/inference-pool.ts";
 import { parseEndpointList } from "../data/discovery/static.ts";
 import { parseBytes } from "../data/duration.ts";
+import { parsePeer } from "../data/peers/peer-addresses.ts";
 import type { EppSettings } from "./epp-flags.ts";
+import { parsePoolNames } from "./pool-names.ts";
 
 function isSet(value: EppSettings[keyof EppSettings]): boolean {
   return Array.isArray(value) ? value.length > 0 : value !== "" && value !== false;
@@ -44,14 +47,35 @@ export function faultsOfEppFlags(settings: EppSettings): readonly string[] {
       "no endpoints: give --pool-name or --endpoint-selector (Kubernetes), --endpoints ip:port,..., or a configuration with a discovery plugin",
     );
   }
-  faults.push(...faultsOfSelector(settings));
+  faults.push(...faultsOfPools(settings), ...faultsOfSelector(settings), ...faultsOfPeers(settings));
   return faults;
+}
+
+function faultsOfPeers(settings: EppSettings): readonly string[] {
+  const peers = settings.peers.map((text) => parsePeer(text, settings["peer-port"]));
+  const faults = peers.flatMap((peer) => ("fault" in peer ? [`--peers: ${peer.fault}`] : []));
+  if (peers.length > 0 && isSet(settings["peer-service"])) faults.push("--peers and --peer-service exclude each other");
+  if (isSet(settings["peer-secret-file"]) && peers.length === 0 && !isSet(settings["peer-service"])) {
+    faults.push("--peer-secret-file: needs --peers or --peer-service");
+  }
+  return faults;
+}
+
+function faultsOfPools(settings: EppSettings): readonly string[] {
+  const { pools, faults } = parsePoolNames(settings["pool-name"], settings["grpc-port"]);
+  const group = settings["pool-group"];
+  const listed = settings.endpoints.length > 0;
+  return [
+    ...faults,
+    ...(listed && pools.length > 1 ? ["--pool-name: several pools have no place beside --endpoints"] : []),
+    ...(poolGroups.includes(group) ? [] : [`--pool-group: must be one of ${poolGroups.join(", ")}`]),
+  ];
 }
 
 function faultsOfSelector(settings: EppSettings): readonly string[] {
   if (settings["endpoint-selector"] === "") return [];
   const faults: string[] = [];
-  if (settings["pool-name"] !== "") faults.push("either --pool-name or --endpoint-selector must be set, not both");
+  if (isSet(settings["pool-name"])) faults.push("either --pool-name or --endpoint-selector must be set, not both");
   const ports = settings["endpoint-target-ports"];
   if (ports.length < 1 || new Set(ports).size > maxTargetPorts) {
     faults.push(`--endpoint-target-ports: --endpoint-selector needs 1 to ${maxTargetPorts} ports`);

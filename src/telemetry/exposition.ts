@@ -14,17 +14,34 @@ interface Total {
   readonly bucketCounts: Float64Array;
 }
 
+/** One family as it is shown: alone, or beside its namesakes of other pools, told apart by a label more. */
+export interface ShownFamily {
+  readonly family: Family;
+  /** Undefined: the family is the only one of its name. */
+  readonly pool: string | undefined;
+}
+
 /** The text of the families in order, every exposure of each. `now`: monotonic milliseconds. */
 export async function renderFamilies(families: readonly Family[], now: () => number): Promise<string> {
+  return await renderNamesakes(
+    families.map((family) => [{ family, pool: undefined }]),
+    now,
+  );
+}
+
+/** The same where several families have one name: each group holds those of one specification, and is not empty. */
+export async function renderNamesakes(groups: readonly (readonly ShownFamily[])[], now: () => number): Promise<string> {
   let page = "";
   let sliceEndsMs = now() + sliceMs;
   let untilLook = seriesPerLook;
-  for (const family of families) {
-    for (const exposure of family.spec.exposures) {
-      const { type, help } = family.spec;
+  for (const group of groups) {
+    const spec = group[0]?.family.spec;
+    if (spec === undefined) continue;
+    for (const exposure of spec.exposures) {
+      const { type, help } = spec;
       page += `# HELP ${exposure.name} ${escapeHelp(help)}\n# TYPE ${exposure.name} ${type}\n`;
-      const bucketTexts = (family.spec.buckets ?? []).map((bound) => `le="${bound}"} `);
-      for (const [labels, total] of totalsOf(family, exposure)) {
+      const bucketTexts = (spec.buckets ?? []).map((bound) => `le="${bound}"} `);
+      for (const [labels, total] of totalsOfAll(group, exposure)) {
         page += samplesOf(type, exposure.name, labels, total, bucketTexts);
         if (--untilLook > 0) continue;
         untilLook = seriesPerLook;
@@ -35,6 +52,15 @@ export async function renderFamilies(families: readonly Family[], now: () => num
     }
   }
   return page;
+}
+
+function* totalsOfAll(group: readonly ShownFamily[], exposure: Exposure): Iterable<readonly [string, Total]> {
+  for (const { family, pool } of group) {
+    const poolText = pool === undefined ? "" : `pool="${escapeLabel(pool)}"`;
+    for (const [labels, total] of totalsOf(family, exposure)) {
+      yield poolText === "" ? [labels, total] : [labels === "" ? poolText : `${poolText},${labels}`, total];
+    }
+  }
 }
 
 /** Label text → total. Series that differ only in labels this exposure hides are added up. */

@@ -1,9 +1,11 @@
-/** The metrics of one process: families, the request recorder, and the page that shows them with Node's own metrics, which prom-client collects. */
+/**
+ * The metrics of one process: families, the request recorder, and the page that shows them with Node's own metrics, which prom-client collects.
+ * A process of several pools has families for each of them, which its page shows under one name with the pool as a label.
+ */
 import { collectDefaultMetrics, Registry } from "prom-client";
 import { createFamilies, type Families } from "./catalogue.ts";
 import { createDynamoFamilies, type DynamoFamilies } from "./dynamo-catalogue.ts";
-import { renderFamilies } from "./exposition.ts";
-import type { Family } from "./families.ts";
+import { renderNamesakes, type ShownFamily } from "./exposition.ts";
 import { RequestRecorder } from "./request-recorder.ts";
 
 export interface Metrics {
@@ -11,6 +13,8 @@ export interface Metrics {
   /** Shown once they hold something. */
   readonly dynamo: DynamoFamilies;
   readonly requests: RequestRecorder;
+  /** Metrics of one of several pools: written alone, shown on this page. */
+  ofPool(name: string): Metrics;
   /** Runs before every rendering: refreshes gauges that are read rather than counted. */
   onCollect(refresh: () => void): void;
   /** The Prometheus text page. Scrapes that come together share one. */
@@ -27,24 +31,26 @@ export interface MetricsOptions {
 }
 
 export function createMetrics(options: MetricsOptions): Metrics {
-  const families = createFamilies();
-  const dynamo = createDynamoFamilies();
-  const optional: ReadonlySet<Family> = new Set([families.streams, families.streamDuration, families.streamsInflight]);
-  const shown = Object.values(families).filter((family) => options.streamMetrics || !optional.has(family));
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
-  families.info.series(options.commit ?? "", options.version).set(1);
+  const own = createSet(undefined);
+  own.families.info.series(options.commit ?? "", options.version).set(1);
+  const sets = [own];
   const refreshes: (() => void)[] = [];
   let underWay: Promise<string> | undefined;
   const page = async (): Promise<string> => {
     for (const refresh of refreshes) refresh();
-    const used = Object.values(dynamo).filter((family) => family.size > 0);
-    return (await renderFamilies([...shown, ...used], () => performance.now())) + (await registry.metrics());
+    return (await renderNamesakes(shownOf(sets, options), () => performance.now())) + (await registry.metrics());
   };
-  return {
+  const metricsOf = ({ families, dynamo }: MetricSet): Metrics => ({
     families,
     dynamo,
     requests: new RequestRecorder(families),
+    ofPool(name) {
+      const set = createSet(name);
+      sets.push(set);
+      return metricsOf(set);
+    },
     onCollect(refresh) {
       refreshes.push(refresh);
     },
@@ -55,5 +61,34 @@ export function createMetrics(options: MetricsOptions): Metrics {
       return underWay;
     },
     contentType: registry.contentType,
-  };
+  });
+  return metricsOf(own);
+}
+
+interface MetricSet {
+  /** Undefined: of the process, or of its only pool. */
+  readonly pool: string | undefined;
+  readonly families: Families;
+  readonly dynamo: DynamoFamilies;
+}
+
+function createSet(pool: string | undefined): MetricSet {
+  return { pool, families: createFamilies(), dynamo: createDynamoFamilies() };
+}
+
+/** Every family that is to be seen, those of one name together. */
+function shownOf(sets: readonly MetricSet[], options: MetricsOptions): readonly (readonly ShownFamily[])[] {
+  const first = sets[0];
+  if (first === undefined) return [];
+  const optional: ReadonlySet<keyof Families> = new Set(["streams", "streamDuration", "streamsInflight"]);
+  const groups: ShownFamily[][] = [];
+  for (const name of Object.keys(first.families) as (keyof Families)[]) {
+    if (optional.has(name) && !options.streamMetrics) continue;
+    groups.push(sets.map(({ families, pool }) => ({ family: families[name], pool })));
+  }
+  for (const name of Object.keys(first.dynamo) as (keyof DynamoFamilies)[]) {
+    const used = sets.filter(({ dynamo }) => dynamo[name].size > 0);
+    groups.push(used.map(({ dynamo, pool }) => ({ family: dynamo[name], pool })));
+  }
+  return groups;
 }

@@ -10,7 +10,8 @@ const referenceDefaults: Readonly<Record<string, unknown>> = {
   "grpc-port": 9002,
   "grpc-health-port": 9003,
   "metrics-port": 9090,
-  "pool-name": "",
+  // One name in the reference, any number here.
+  "pool-name": [],
   "pool-namespace": "",
   "pool-group": "inference.networking.k8s.io",
   "endpoint-selector": "",
@@ -106,9 +107,21 @@ describe("the flags of signalbox epp", () => {
       ["--pool-name=p", "--endpoint-selector=app=vllm", "--endpoint-target-ports=8000"],
       ["either --pool-name or --endpoint-selector must be set, not both"],
     ],
+    [["--pool-name=a,b"], ["--pool-name: of several pools each but the first needs a port of its own: b:PORT"]],
+    [["--pool-name=a,a:9"], ["--pool-name: a is named twice"]],
+    [["--pool-name=a:9,b:9"], ["--pool-name: port 9 is given to two pools"]],
     [
-      ["--endpoints=10.0.0.1:1", "--ha-enable-leader-election"],
-      ["--ha-enable-leader-election: leader election is not built yet"],
+      ["--pool-name=a:0,B,c:1:2"],
+      [
+        '--pool-name: "a:0": the port must be 1 to 65535',
+        '--pool-name: "B" is not NAME or NAME:PORT',
+        '--pool-name: "c:1:2" is not NAME or NAME:PORT',
+      ],
+    ],
+    [["--pool-name=a,b:9", "--endpoints=10.0.0.1:1"], ["--pool-name: several pools have no place beside --endpoints"]],
+    [
+      ["--pool-name=a", "--pool-group=example.com"],
+      ["--pool-group: must be one of inference.networking.k8s.io, inference.networking.x-k8s.io"],
     ],
     [["--config-file=a", "--config-text=b"], ["--config-file and --config-text exclude each other"]],
     [["--endpoints=nonsense"], [/^--endpoints: /]],
