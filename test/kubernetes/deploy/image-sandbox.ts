@@ -1,6 +1,6 @@
 /**
  * Runs the image's layout as a container engine would, with what util-linux has: a root of its own that is read-only, the layout and the system's
- * C library in it and nothing else, another user, no capabilities. Each process ends with the test that started it.
+ * C library, /proc and /dev in it and nothing else, another user, no capabilities. Each process ends with the test that started it.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { createInterface } from "node:readline";
@@ -11,13 +11,13 @@ set -eu
 layout=$1; shift
 root=$(mktemp -d)
 mount -t tmpfs -o size=1m none "$root"
-for folder in app nodejs lib lib64 usr usr/lib engine; do mkdir "$root/$folder"; done
+for folder in app nodejs lib lib64 usr usr/lib proc dev engine; do mkdir "$root/$folder"; done
 cp -P "$layout/epp" "$layout/signalbox" "$root"
 for folder in app nodejs; do
   mount --bind "$layout/$folder" "$root/$folder"
   mount -o remount,bind,ro "$root/$folder"
 done
-for folder in /lib /lib64 /usr/lib; do [ ! -d $folder ] || mount --rbind $folder "$root$folder"; done
+for folder in /lib /lib64 /usr/lib /proc /dev; do [ ! -d $folder ] || mount --rbind $folder "$root$folder"; done
 : > "$root/engine/setpriv"
 mount --bind "$(command -v setpriv)" "$root/engine/setpriv"
 mount -o remount,ro "$root"

@@ -137,7 +137,7 @@ describe("the image", () => {
   it("picks a request on a read-only root, as another user without capabilities, and ends on SIGTERM with 0", async () => {
     const look = "console.log(process.getuid(), require('fs').readdirSync('/').join())";
     expect(runInImage(layout, ["/nodejs/bin/node", "-e", look]).output).toBe(
-      "65532 app,engine,epp,lib,lib64,nodejs,signalbox,usr\n",
+      "65532 app,dev,engine,epp,lib,lib64,nodejs,proc,signalbox,usr\n",
     );
     const write = "require('fs').writeFileSync('/app/x', '')";
     expect(runInImage(layout, ["/nodejs/bin/node", "-e", write]).output).toContain("EROFS");
