@@ -80,7 +80,12 @@ export function describePool(
 
 export function describeObjects(pool: Pool): View {
   const { objectives, rewrites } = pool.objects();
-  return { objectives: Object.fromEntries(objectives), rewrites, faults: pool.manifestFaults() };
+  return {
+    objectives: Object.fromEntries(objectives),
+    rewrites,
+    faults: pool.objectSource.faults(),
+    ignored: pool.objectSource.ignored(),
+  };
 }
 
 /** The configured instances with what their definition says of them and the profiles that use them. */

@@ -8,6 +8,7 @@ import { selectorPool } from "../data/discovery/kubernetes/endpoint-selector.ts"
 import type { KubernetesContext } from "../data/discovery/kubernetes/kubernetes-context.ts";
 import { createPodSource } from "../data/discovery/kubernetes/pod-source.ts";
 import { createPoolDiscovery, type KubernetesDiscovery } from "../data/discovery/kubernetes/pool-discovery.ts";
+import { type PoolObjectsWatch, watchPoolObjects } from "../data/discovery/kubernetes/pool-objects-watch.ts";
 import { createPoolSource } from "../data/discovery/kubernetes/pool-source.ts";
 import { createKubernetesApi } from "../net/kubernetes/api-client.ts";
 import { findCredentials } from "../net/kubernetes/credentials.ts";
@@ -16,6 +17,8 @@ import type { Environment } from "./metrics-port.ts";
 
 export interface Kubernetes {
   readonly context: KubernetesContext;
+  /** Undefined with --endpoint-selector: there are no custom resources then. */
+  readonly objects: PoolObjectsWatch | undefined;
   /** Of the pool of that name; for --endpoint-selector the one there is. Before `start`. */
   discoveryOf(poolName: string): KubernetesDiscovery;
   /** Begins to watch what the discoveries follow. */
@@ -24,7 +27,7 @@ export interface Kubernetes {
 }
 
 export interface KubernetesOptions {
-  readonly settings: Pick<EppSettings, "pool-group" | "endpoint-selector" | "endpoint-target-ports">;
+  readonly settings: Pick<EppSettings, "pool-group" | "endpoint-selector" | "endpoint-target-ports" | "manifests">;
   readonly namespace: string;
   readonly environment: Environment;
   readonly log: Logger;
@@ -32,7 +35,7 @@ export interface KubernetesOptions {
 
 /** Throws DiscoveryError where nothing says how to reach an API server. */
 export function createKubernetes({ settings, namespace, environment, log }: KubernetesOptions): Kubernetes {
-  const credentials = findCredentials(environment, environment["SIGNALBOX_SERVICE_ACCOUNT_FOLDER"]);
+  const credentials = findCredentials(environment);
   if (credentials === undefined) {
     throw new DiscoveryError(
       "endpoints come from Kubernetes, and there is no way to it: no KUBECONFIG, no service account in a pod, no ~/.kube/config",
@@ -42,8 +45,11 @@ export function createKubernetes({ settings, namespace, environment, log }: Kube
   const pods = createPodSource(context);
   const pools = createPoolSource(context, settings["pool-group"]);
   const selector = settings["endpoint-selector"];
+  const hasObjects = selector === "" && settings.manifests === "";
+  const objects = hasObjects ? watchPoolObjects({ api: context.api, namespace, log }) : undefined;
   return {
     context,
+    objects,
     discoveryOf: (name) =>
       createPoolDiscovery({
         pods,
@@ -55,8 +61,10 @@ export function createKubernetes({ settings, namespace, environment, log }: Kube
       }),
     start() {
       if (selector === "") pools.start();
+      void objects?.start();
     },
     async close() {
+      await objects?.close();
       await pools.close();
       await context.api.close();
     },

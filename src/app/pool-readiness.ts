@@ -14,14 +14,19 @@ export type PoolReadiness =
 
 const ready: PoolReadiness = { kind: "ready" };
 
-export function readinessOf(
-  store: { readonly isSynced: boolean },
-  configuration: Pick<Configuration, "isReady">,
-  kubernetes: Pick<KubernetesDiscovery, "state"> | undefined,
-): PoolReadiness {
-  const discovered = kubernetes === undefined ? ready : discoveryReadiness(kubernetes.state);
+export interface PoolParts {
+  readonly store: { readonly isSynced: boolean };
+  readonly configuration: Pick<Configuration, "isReady">;
+  readonly objects: { readonly isSynced: boolean };
+  /** Undefined where endpoints do not come from Kubernetes. */
+  readonly discovery: Pick<KubernetesDiscovery, "state"> | undefined;
+}
+
+export function readinessOf({ store, configuration, objects, discovery }: PoolParts): PoolReadiness {
+  const discovered = discovery === undefined ? ready : discoveryReadiness(discovery.state);
   if (discovered.kind !== "ready") return discovered;
   if (!store.isSynced) return { kind: "coming", reason: "the first list of endpoints is not complete" };
+  if (!objects.isSynced) return { kind: "coming", reason: "the Kubernetes API has not listed objectives and rewrites" };
   if (!configuration.isReady) return { kind: "coming", reason: "a plugin is not fit to decide yet" };
   return ready;
 }

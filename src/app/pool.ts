@@ -7,8 +7,7 @@ import type { Discovery } from "../data/discovery/discovery.ts";
 import type { KubernetesDiscovery } from "../data/discovery/kubernetes/pool-discovery.ts";
 import { createStaticDiscovery, parseEndpointList } from "../data/discovery/static.ts";
 import type { EndpointStore } from "../data/endpoint-store.ts";
-import { noPoolObjects, type PoolObjects } from "../data/manifests/pool-objects.ts";
-import { type ManifestWatch, watchManifests } from "../data/manifests/watch.ts";
+import type { PoolObjects } from "../data/manifests/pool-objects.ts";
 import type { PollStatus, ScrapeCounters } from "../data/scrape/poller.ts";
 import { createScraper, type ScrapeBinding, type Scraper, scrapeOptions } from "../data/scrape/scraper.ts";
 import type { DataSource, Extractor } from "../data/scrape/source.ts";
@@ -16,17 +15,17 @@ import type { Logger } from "../telemetry/log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { Configuration } from "./configuration.ts";
 import type { Kubernetes } from "./kubernetes.ts";
+import { type ObjectSource, startObjectSource } from "./object-source.ts";
 import { type PoolReadiness, readinessOf } from "./pool-readiness.ts";
 
 export interface Pool {
   readonly store: EndpointStore;
   readonly objects: () => PoolObjects;
+  readonly objectSource: Pick<ObjectSource, "faults" | "ignored">;
   /** Traffic flows: scrape at the fast interval. */
   readonly noteTraffic: () => void;
   /** Scrapes by endpoint, for /debug/endpoints. */
   scrapeStatus(): readonly PollStatus[];
-  /** What is wrong with the manifests as they are now. */
-  manifestFaults(): readonly string[];
   /** Whether requests may come, and if not, why. */
   readiness(): PoolReadiness;
   /** Undefined where endpoints do not come from Kubernetes. */
@@ -51,13 +50,14 @@ export interface PoolOptions {
 /** Resolves once the first endpoint list and the manifests are in; Kubernetes is not waited for. */
 export async function startPool(options: PoolOptions): Promise<Pool> {
   const { settings, name, namespace, store, configuration, now } = options;
-  const kubernetes = isInKubernetes(settings, configuration) ? options.kubernetes().discoveryOf(name) : undefined;
+  const cluster = isInKubernetes(settings, configuration) ? options.kubernetes() : undefined;
+  const kubernetes = cluster?.discoveryOf(name);
   const discovery = kubernetes ?? discoveryOf(settings, namespace, configuration);
-  const manifests = await startManifests(options);
+  const source = await startObjectSource({ ...options, kubernetes: cluster });
   try {
     await discovery.start(store);
   } catch (error) {
-    await manifests?.close();
+    await source.close();
     throw error;
   }
   let scraper = startScraper(options, configuration.current);
@@ -69,16 +69,16 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
   });
   return {
     store,
-    objects: () => manifests?.objects() ?? noPoolObjects,
+    objects: () => source.objects(),
+    objectSource: source,
     noteTraffic: () => scraper.noteTraffic(now()),
     scrapeStatus: () => scraper.status(),
-    manifestFaults: () => manifests?.faults() ?? [],
-    readiness: () => readinessOf(store, configuration, kubernetes),
+    readiness: () => readinessOf({ store, configuration, objects: source, discovery: kubernetes }),
     kubernetes,
     async close() {
       await scraper.close();
       await discovery.close();
-      await manifests?.close();
+      await source.close();
     },
   };
 }
@@ -102,26 +102,6 @@ function discoveryOf(settings: EppSettings, namespace: string, configuration: Co
   if (name !== undefined) return configuration.lookup(name) as Discovery;
   const { endpoints } = parseEndpointList(settings.endpoints.join(","), namespace);
   return createStaticDiscovery(endpoints);
-}
-
-async function startManifests({ settings, name, metrics, log }: PoolOptions): Promise<ManifestWatch | undefined> {
-  if (settings.manifests === "") return undefined;
-  const pinModels = (objects: PoolObjects): void => {
-    // Models that an operator wrote down are not a client's to multiply: their labels never fold.
-    for (const { rules } of objects.rewrites) {
-      for (const { models, targets } of rules)
-        metrics.requests.models.pin([...models, ...targets.map(({ model }) => model)]);
-    }
-  };
-  const watch = await watchManifests(settings.manifests, {
-    pool: { name, group: settings["pool-group"], namespace: settings["pool-namespace"] },
-    log,
-    changed: pinModels,
-  }).catch((error: unknown) => {
-    throw new Error(`the folder ${settings.manifests} (--manifests) cannot be read`, { cause: error });
-  });
-  pinModels(watch.objects());
-  return watch;
 }
 
 function bindingsOf(loaded: Loaded): readonly ScrapeBinding[] {

@@ -224,7 +224,7 @@ function startEvents(surroundings: PoolSurroundings, poolName: string, pool: Poo
     view: () => ({
       endpoints: pool.store.snapshot().length,
       readiness: pool.readiness(),
-      faults: pool.manifestFaults(),
+      faults: pool.objectSource.faults(),
     }),
     now,
   });
