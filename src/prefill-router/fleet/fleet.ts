@@ -104,6 +104,8 @@ export class Fleet implements RouteTable, WorkerSetListener {
       case "ready": {
         const set = chooseSet(found.choices, random());
         const runtime = set === undefined ? undefined : this.#runtimes.get(set.key);
+        const waitsFor = runtime?.isWaitingFor;
+        if (waitsFor !== undefined) return { kind: "not-ready", reason: waitsFor };
         const route = runtime?.routeFor(found.lora);
         if (route !== undefined) return { kind: "found", route };
         const failure = set === undefined ? undefined : this.#tokenizing.get(set.key)?.failure;
@@ -153,13 +155,14 @@ export class Fleet implements RouteTable, WorkerSetListener {
   };
 
   /**
-   * Started, no tokenizer under way, and what workers cached is known or has been asked for long enough: a worker that does not answer must
+   * Started, no tokenizer under way, as many workers as are wanted at first in one set at least, and what workers cached is known or has been asked for long enough: a worker that does not answer must
    * not keep the picker from serving.
    */
   get isSettled(): boolean {
     if (this.#startedAtMs === undefined) return false;
     for (const { failure } of this.#tokenizing.values()) if (failure === undefined) return false;
     for (const { files } of this.#init.workers.sets.sets) if (files?.kind === "loading") return false;
+    if (this.#init.settings.config.minInitialWorkers > 0 && !this.#hasBegun()) return false;
     if (this.#init.now() - this.#startedAtMs > settleWithinMs) return true;
     for (const { ingest } of this.#runtimes.values()) if (ingest?.isSettled === false) return false;
     return true;
@@ -178,6 +181,11 @@ export class Fleet implements RouteTable, WorkerSetListener {
     await this.#planes?.registration?.close();
     await this.#planes?.events.close();
     await this.#planes?.requests.close();
+  }
+
+  #hasBegun(): boolean {
+    for (const { isWaitingFor } of this.#runtimes.values()) if (isWaitingFor === undefined) return true;
+    return false;
   }
 
   /** Without a place among the records the router serves alone: better than not at all. */

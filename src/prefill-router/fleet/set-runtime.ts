@@ -63,6 +63,8 @@ export class SetRuntime {
   readonly #workers = new Map<bigint, SetWorker>();
   readonly #routes = new Map<string | undefined, SetRoute>();
   #tokenizer: PromptTokenizer | undefined;
+  /** As many workers as are wanted at first have been there at once. */
+  #hasBegun = false;
   #isClosed = false;
 
   constructor(init: SetRuntimeInit) {
@@ -136,6 +138,16 @@ export class SetRuntime {
 
   get isReady(): boolean {
     return this.#tokenizer !== undefined;
+  }
+
+  /** What its first requests wait for; undefined for good once it is there. */
+  get isWaitingFor(): string | undefined {
+    if (this.#hasBegun) return undefined;
+    const wanted = this.#init.settings.config.minInitialWorkers;
+    const [prefill, decode] = [this.stages.prefill.workers.size, this.stages.decode.workers.size];
+    const known = prefill === 0 ? decode : Math.min(prefill, decode);
+    this.#hasBegun = known >= wanted;
+    return this.#hasBegun ? undefined : `${known} of ${wanted} initial workers are there`;
   }
 
   /** Takes the tokenizer over. */

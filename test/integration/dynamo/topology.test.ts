@@ -77,6 +77,22 @@ describe("disaggregation", () => {
     expectUnavailable(refused, "enforced");
   });
 
+  it("begins with as many workers of each role as are wanted at first, and goes on with fewer", async () => {
+    const decodes = [await fixture.peer(site, { role: "decode" })];
+    await fixture.peers(site, 2, { role: "prefill" });
+    picking = await fixture.picker(site, { environment: { DYN_ROUTER_MIN_INITIAL_WORKERS: "2" }, awaitReady: false });
+    const isWaiting = (asked: Asked): boolean =>
+      asked.kind === "refused" && asked.refusal.body.includes("1 of 2 initial workers");
+    expectUnavailable(await picking.planUntil("it waits", {}, isWaiting, 20_000), "initial workers");
+    expect(await picking.isReady()).toBe(false);
+    decodes.push(await fixture.peer(site, { role: "decode" }));
+    await eventually("it is ready", picking.isReady, 20_000);
+    await picking.planUntil("it serves", {}, isDisaggregated);
+    await decodes.pop()?.close();
+    await eventually("it has left", async () => (await picking.workers()).length === 3);
+    await picking.planUntil("it serves still", {}, isDisaggregated);
+  });
+
   it("lets no request decode alone while a prefill worker is registered, though it be dead", async () => {
     await fixture.peer(site, { role: "aggregated" });
     const prefill = await fixture.process(site, { role: "prefill", ...easy });
