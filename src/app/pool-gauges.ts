@@ -1,4 +1,5 @@
 /** Pool gauges, computed when metrics are read: averages and deviations over endpoints with fresh metrics, rounded to two decimals as the reference does. */
+import type { KubernetesDiscovery } from "../data/discovery/kubernetes/pool-discovery.ts";
 import type { EngineMetrics } from "../data/endpoint.ts";
 import type { EndpointStoreView } from "../data/store-view.ts";
 import type { Family } from "../telemetry/families.ts";
@@ -9,12 +10,15 @@ export interface PoolGaugeOptions {
   readonly store: EndpointStoreView;
   readonly poolName: string;
   readonly stalenessMs: number;
+  /** Of what discovery knows; undefined where endpoints do not come from Kubernetes. */
+  readonly discovery?: Pick<KubernetesDiscovery, "age"> | undefined;
   readonly now: () => number;
 }
 
 const round = (value: number): number => Math.round(value * 100) / 100;
 
-export function watchPoolGauges({ metrics, store, poolName, stalenessMs, now }: PoolGaugeOptions): void {
+export function watchPoolGauges(options: PoolGaugeOptions): void {
+  const { metrics, store, poolName, stalenessMs, discovery, now } = options;
   const { families } = metrics;
   const columns: readonly [mean: Family, deviation: Family, read: (metrics: EngineMetrics) => number][] = [
     [families.averageKvCache, families.deviationKvCache, (engine) => engine.kvCacheUsage],
@@ -31,6 +35,10 @@ export function watchPoolGauges({ metrics, store, poolName, stalenessMs, now }: 
       const variance = values.reduce((sum, value) => sum + (value - average) ** 2, 0) / Math.max(values.length, 1);
       mean.series(poolName).set(round(average));
       deviation.series(poolName).set(round(Math.sqrt(variance)));
+    }
+    if (discovery !== undefined) {
+      const { ageMs = Number.POSITIVE_INFINITY } = discovery.age(now());
+      families.discoveryAge.series(poolName).set(ageMs / 1000);
     }
     families.endpointQueue.clear();
     for (const endpoint of endpoints) {

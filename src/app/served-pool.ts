@@ -91,7 +91,14 @@ export async function startServedPool(
     now,
   });
   stack.push(() => pool.close());
-  watchPoolGauges({ metrics, store, poolName: name, stalenessMs: settings["metrics-staleness-threshold"], now });
+  watchPoolGauges({
+    metrics,
+    store,
+    poolName: name,
+    stalenessMs: settings["metrics-staleness-threshold"],
+    discovery: pool.kubernetes,
+    now,
+  });
 
   const decisions = new DecisionLog(settings["decision-log-size"], Date.now);
   const pipeline = composePipeline(surroundings, configuration, pool, metrics, log, {

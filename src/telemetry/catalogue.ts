@@ -323,6 +323,12 @@ export function createFamilies() {
     peerLag: family("gauge", "peer_lag_bytes", "What the slowest listening replica has yet to be sent.", []),
     peerBytes: family("counter", "peer_bytes_total", "Bytes between replicas.", ["direction"]),
     peerEvents: family("counter", "peer_events_total", "What went between replicas, and what went wrong.", ["what"]),
+    discoveryAge: family(
+      "gauge",
+      "discovery_age_seconds",
+      "How long the Kubernetes API has been silent about the pool; 0 while what is known is current, +Inf before it spoke.",
+      ["name"],
+    ),
     unexpectedErrors: family("counter", "unexpected_errors_total", "Errors that nobody caught.", ["kind"]),
     /** As the reference's library names it, without a prefix. */
     leaderStatus: new Family({
