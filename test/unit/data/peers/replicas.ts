@@ -91,7 +91,6 @@ export class Replica {
 /** `reader` hears `writer`, over one connection after the other. */
 export class Line {
   readonly feed: PeerFeed;
-  readonly #reader: Replica;
   #writer: Replica;
   #output: PeerOutput | undefined;
   #toReader: Buffer[] = [];
@@ -101,7 +100,6 @@ export class Line {
   scope = scope;
 
   constructor(reader: Replica, writer: Replica) {
-    this.#reader = reader;
     this.#writer = writer;
     this.feed = reader.feed();
   }
