@@ -27,7 +27,7 @@ export interface ListWatchListener<Item> {
 /** For the log. */
 export type ListWatchEvent =
   | { readonly kind: "listed"; readonly items: number; readonly leftOut: number; readonly tookMs: number }
-  /** Once for each time away, not for each attempt. */
+  /** Once for each time away, not for each attempt; again when it turns out that the server refuses. */
   | { readonly kind: "away"; readonly error: unknown }
   | { readonly kind: "back" }
   /** The server does not know the collection, which counts as empty until it does. Once for each time. */
@@ -87,7 +87,8 @@ export class ListWatch<Item> {
   /** Undefined: a list is needed. */
   #version: string | undefined;
   #isStale = true;
-  #isAwayTold = false;
+  /** The status that the log was last told of a server that is away; undefined: it is not, or nobody was told. */
+  #toldStatus: number | undefined;
   #isAbsent = false;
   /** Answers in a row by which the server does not know the collection. */
   #missed = 0;
@@ -170,8 +171,9 @@ export class ListWatch<Item> {
       if (this.#failures === 1) return;
     } else {
       this.#isStale = true;
-      if (!this.#isAwayTold) this.#report({ kind: "away", error });
-      this.#isAwayTold = true;
+      const status = lastingStatus(error);
+      if (this.#toldStatus !== status) this.#report({ kind: "away", error });
+      this.#toldStatus = status;
       // A server that could not be reached may come back with another past.
       if (this.#failures > 1) this.#version = undefined;
     }
@@ -277,8 +279,8 @@ export class ListWatch<Item> {
   }
 
   #heard(): void {
-    if (this.#isAwayTold) this.#report({ kind: "back" });
-    this.#isAwayTold = false;
+    if (this.#toldStatus !== undefined) this.#report({ kind: "back" });
+    this.#toldStatus = undefined;
     this.#isStale = false;
     this.#lastHeardMs = performance.now();
   }
@@ -329,6 +331,12 @@ export class ListWatch<Item> {
   #report(event: ListWatchEvent): void {
     this.#options.report?.(event);
   }
+}
+
+/** A refusal lasts until somebody mends it; every other failure is one and the same to whoever waits. */
+function lastingStatus(error: unknown): number {
+  const status = error instanceof KubernetesApiError ? error.status : 0;
+  return status === 401 || status === 403 || status === 404 ? status : 0;
 }
 
 function isExpired(error: unknown): boolean {

@@ -217,6 +217,14 @@ describe("following a collection", () => {
     expect(performance.now() - started).toBeGreaterThanOrEqual(524);
   });
 
+  it("says it again when a server that was away refuses, and not for other failures", async () => {
+    const refusals = [0, 503, 403, 403].map((status) => ({ list: refuse(status) }));
+    const { watch, events } = follow([...refusals, { list: () => list("7", ["a"]) }]);
+    await watch.start();
+    await until(() => events.includes("back"));
+    expect(events.filter((kind) => kind === "away" || kind === "back")).toEqual(["away", "away", "back"]);
+  });
+
   it("passes over an object that cannot be read, and takes away what can be read no longer", async () => {
     const { watch, told, events } = follow(
       [
