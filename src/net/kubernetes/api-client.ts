@@ -133,14 +133,24 @@ class Api implements KubernetesApi {
           ...access.headers,
         },
       };
-      const outgoing: ClientRequest =
-        url.protocol === "http:"
-          ? plainRequest(url, { ...options, agent: options.agent as PlainAgent }, resolve)
-          : request(url, options, resolve);
-      outgoing.on("error", (cause) => {
-        reject(new KubernetesApiError(`${method} ${what.path}: no answer: ${cause.message}`, 0, { cause }));
-      });
-      outgoing.end(body);
+      let isAnswered = false;
+      const answered = (answer: IncomingMessage): void => {
+        isAnswered = true;
+        resolve(answer);
+      };
+      const attempt = (): void => {
+        const outgoing: ClientRequest =
+          url.protocol === "http:"
+            ? plainRequest(url, { ...options, agent: options.agent as PlainAgent }, answered)
+            : request(url, options, answered);
+        outgoing.on("error", (cause) => {
+          // The server may end a kept connection at the moment it is used again; asking twice harms nobody.
+          if (method === "GET" && outgoing.reusedSocket && !isAnswered && !signal.aborted) return attempt();
+          reject(new KubernetesApiError(`${method} ${what.path}: no answer: ${cause.message}`, 0, { cause }));
+        });
+        outgoing.end(body);
+      };
+      attempt();
     });
   }
 

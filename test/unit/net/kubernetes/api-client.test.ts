@@ -45,6 +45,21 @@ describe("requests to the API server", () => {
     expect(await api.request({ path: "/a?b=1" })).toBe("/a?b=1 Bearer t");
   });
 
+  it("are asked again where the server ends a kept connection at the moment it is used again", async () => {
+    const seen: string[] = [];
+    const api = await serve((request, response) => {
+      seen.push(request.url ?? "");
+      if (seen.length === 2) request.socket.destroy();
+      else response.end("ok");
+    });
+    await api.request({ path: "/1" });
+    expect(await api.request({ path: "/2" })).toBe("ok");
+    expect(seen).toEqual(["/1", "/2", "/2"]);
+    seen.length = 1;
+    await expect(api.request({ path: "/3", method: "POST", body: "{}" })).rejects.toMatchObject({ status: 0 });
+    expect(seen).toEqual(["/1", "/3"]);
+  });
+
   it("use one connection for one request after the other", async () => {
     const ports = new Set<number | undefined>();
     const api = await serve((request, response) => {
