@@ -154,7 +154,9 @@ export async function startCluster({ images, definitions }: ClusterOptions): Pro
           `${count} pods with ${label} are ready`,
           async () => {
             const query = new URLSearchParams({ labelSelector: label });
-            const pods = (await list<PodItem>(`/api/v1/namespaces/${namespace}/pods?${query}`)).map(readyPod);
+            const pods = (await list<PodItem>(`/api/v1/namespaces/${namespace}/pods?${query.toString()}`)).map(
+              readyPod,
+            );
             const ready = pods.filter((pod) => pod !== undefined);
             return ready.length === count && pods.length === count ? ready : undefined;
           },

@@ -54,7 +54,8 @@ let output = "";
 beforeAll(async () => {
   cluster = await startCluster({
     images: {
-      lwepp: signalboxImage("epp", "--config-text", pickerConfiguration),
+      // The suite's servers have no metrics to look for.
+      lwepp: signalboxImage("epp", "--config-text", pickerConfiguration, "--refresh-metrics-interval=5s"),
       "echo-basic": echoImage(),
       "gateway-proxy": envoyImage(),
     },
@@ -106,7 +107,7 @@ describe("the conformance suite of the Gateway API Inference Extension", () => {
   });
 
   it("has no other test", () => {
-    const names = [...output.matchAll(/^ {4}--- \w+: \w+\/(\w+) /gm)].map(([, name]) => name).sort();
-    expect(names.filter((name) => name !== beyondTheGateway)).toEqual([...tests].sort());
+    const names = [...output.matchAll(/^ {4}--- \w+: \w+\/(\w+) /gm)].map(([, name]) => name);
+    expect(new Set(names.filter((name) => name !== beyondTheGateway))).toEqual(new Set(tests));
   });
 });

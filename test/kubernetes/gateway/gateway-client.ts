@@ -12,6 +12,8 @@ export interface GatewayAnswer {
 export interface AskOptions {
   readonly stream?: boolean;
   readonly maxTokens?: number;
+  /** Default: 80. */
+  readonly port?: number;
 }
 
 const timeoutMs = 30_000;
@@ -21,13 +23,13 @@ export function ask(
   gateway: string,
   host: string,
   prompt: string,
-  { stream = false, maxTokens = 3 }: AskOptions = {},
+  { stream = false, maxTokens = 3, port = 80 }: AskOptions = {},
 ): Promise<GatewayAnswer> {
   const body = JSON.stringify({ model: defaultModel, prompt, max_tokens: maxTokens, stream });
   return new Promise((resolve, reject) => {
     const options = {
       host: gateway,
-      port: 80,
+      port,
       path: "/v1/completions",
       method: "POST",
       agent: false,

@@ -42,8 +42,16 @@ export interface Pod extends KubernetesObject {
     readonly nodeName?: string;
     readonly serviceAccountName?: string;
     readonly containers: readonly ContainerSpec[];
+    readonly initContainers?: readonly (ContainerSpec & { readonly restartPolicy?: string })[];
     readonly volumes?: readonly VolumeSpec[];
   };
+}
+
+/** Containers that begin before the others and end after them. */
+export function sidecarsOf({ metadata, spec: { initContainers = [] } }: Pod): readonly ContainerSpec[] {
+  const other = initContainers.find(({ restartPolicy }) => restartPolicy !== "Always");
+  if (other !== undefined) throw new Error(`${metadata.name}: ${other.name} is no sidecar; others are not run here`);
+  return initContainers;
 }
 
 /** What a pod may say of itself in its containers' environment. */

@@ -8,7 +8,7 @@ import type { KubernetesApi } from "../../../src/net/kubernetes/api-client.ts";
 import { eventually } from "../../stack.ts";
 import { type Container, createContainer, type Image } from "./container.ts";
 import { nodeAddress, type PodNamespace, type PodNetwork } from "./pod-network.ts";
-import type { Pod } from "./pod-objects.ts";
+import { type Pod, sidecarsOf } from "./pod-objects.ts";
 import { createPodVolumes, type PodVolumes } from "./pod-volumes.ts";
 import { type ProbeSpec, probe } from "./probe.ts";
 
@@ -27,10 +27,13 @@ const tickMs = 100;
 /** Readiness is asked for as often as a test can wait for, whatever the probe says. */
 const readinessPeriodMs = 250;
 const volumePeriodMs = 1000;
+/** A machine that builds and tests at once is slower than the nodes that probes are written for: only what stays away is not alive. */
+const patience = 10;
 const restartDelayMs = 500;
 
 interface Probed {
   readonly container: Container;
+  readonly isSidecar: boolean;
   isReady: boolean;
   isStarted: boolean;
   nextReadinessMs: number;
@@ -74,7 +77,10 @@ export class RunningPod {
   async stop(graceMs: number): Promise<void> {
     this.#closing.abort();
     await this.#run;
-    await Promise.all(this.#containers.map(({ container }) => container.stop(graceMs)));
+    for (const sidecars of [false, true]) {
+      const ending = this.#containers.filter(({ isSidecar }) => isSidecar === sidecars);
+      await Promise.all(ending.map(({ container }) => container.stop(graceMs)));
+    }
     await this.#namespace?.close();
   }
 
@@ -103,7 +109,9 @@ export class RunningPod {
     const folder = join(parent, pod.metadata.uid);
     const accountFolder = join(folder, "account");
     await mkdir(accountFolder, { recursive: true });
-    const images = pod.spec.containers.map(({ image }) => imageOf(image));
+    const sidecars = sidecarsOf(pod);
+    const specs = [...sidecars, ...pod.spec.containers];
+    const images = specs.map(({ image }) => imageOf(image));
     const namespace = await network.createNamespace();
     this.#namespace = namespace;
     await this.#writeAccount(accountFolder);
@@ -111,8 +119,9 @@ export class RunningPod {
     this.#volumes = volumes;
     const place = { pod, namespace, volumes, folder, accountFolder, apiServer };
     this.#startedAt = timestamp();
-    this.#containers = pod.spec.containers.map((spec, index) => ({
+    this.#containers = specs.map((spec, index) => ({
       container: createContainer(place, spec, images[index] as Image),
+      isSidecar: index < sidecars.length,
       isReady: false,
       isStarted: false,
       nextReadinessMs: 0,
@@ -174,7 +183,7 @@ export class RunningPod {
     if (livenessProbe === undefined || nowMs < probed.nextLivenessMs) return;
     probed.nextLivenessMs = nowMs + (livenessProbe.periodSeconds ?? 10) * 1000;
     if (await this.#passes(container, livenessProbe)) probed.failedLiveness = 0;
-    else if (++probed.failedLiveness >= (livenessProbe.failureThreshold ?? 3)) {
+    else if (++probed.failedLiveness >= patience * (livenessProbe.failureThreshold ?? 3)) {
       probed.failedLiveness = 0;
       this.#options.log(`${this.#name}: ${container.spec.name} is not alive`);
       await container.stop(1000);
@@ -182,7 +191,22 @@ export class RunningPod {
   }
 
   #passes({ spec }: Container, probeSpec: ProbeSpec): Promise<boolean> {
-    return probe(probeSpec, this.#namespace?.address ?? "", spec.ports ?? []);
+    const timeoutSeconds = patience * (probeSpec.timeoutSeconds ?? 1);
+    return probe({ ...probeSpec, timeoutSeconds }, this.#namespace?.address ?? "", spec.ports ?? []);
+  }
+
+  #statuses(sidecars: boolean): readonly object[] {
+    return this.#containers
+      .filter(({ isSidecar }) => isSidecar === sidecars)
+      .map(({ container: { spec, restarts, program }, isReady: ready }) => ({
+        name: spec.name,
+        image: spec.image,
+        imageID: "local",
+        ready,
+        started: program !== undefined,
+        restartCount: restarts,
+        state: program === undefined ? { waiting: { reason: "Ended" } } : { running: { startedAt: this.#startedAt } },
+      }));
   }
 
   async #tell(): Promise<void> {
@@ -208,15 +232,8 @@ export class RunningPod {
         condition("ContainersReady", isReady),
         condition("Ready", isReady),
       ],
-      containerStatuses: this.#containers.map(({ container: { spec, restarts, program }, isReady: ready }) => ({
-        name: spec.name,
-        image: spec.image,
-        imageID: "local",
-        ready,
-        started: program !== undefined,
-        restartCount: restarts,
-        state: program === undefined ? { waiting: { reason: "Ended" } } : { running: { startedAt: this.#startedAt } },
-      })),
+      initContainerStatuses: this.#statuses(true),
+      containerStatuses: this.#statuses(false),
     };
     const { namespace, name } = this.pod.metadata;
     const isTold = await this.#options.api
