@@ -119,6 +119,7 @@ export async function installDefinitions(
         path: `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${definition.metadata.name}?fieldManager=tests&force=true`,
         contentType: "application/apply-patch+yaml",
         body: JSON.stringify(definition),
+        timeoutMs: 60_000,
       });
     }),
   );

@@ -9,7 +9,7 @@ import { createInterface } from "node:readline";
 const enter = `
 set -eu
 layout=$1; shift
-root=$(mktemp -d)
+root=$(mktemp -d -p "$(dirname "$layout")")
 mount -t tmpfs -o size=1m none "$root"
 for folder in app nodejs lib lib64 usr usr/lib proc dev engine; do mkdir "$root/$folder"; done
 cp -P "$layout/epp" "$layout/signalbox" "$root"
