@@ -172,6 +172,9 @@ async function watchTls(
   );
 }
 
+/** How long the refusals of the end may take to reach gateways. */
+const refusalsLeaveMs = 1_000;
+
 async function drain(transport: GrpcTransport, sessions: SessionFactory, graceMs: number, log: Logger): Promise<void> {
   const drained = transport.drain();
   sessions.releaseBodyless();
@@ -181,6 +184,9 @@ async function drain(transport: GrpcTransport, sessions: SessionFactory, graceMs
   });
   const outcome = await Promise.race([drained.then(() => "drained" as const), expired]);
   clearTimeout(timer);
-  if (outcome === "expired")
-    log.warn({ streams: sessions.open, graceMs }, "the drain grace is over; open streams are ended");
+  if (outcome === "drained") return;
+  log.warn({ streams: sessions.open, graceMs }, "the drain grace is over; open streams are ended");
+  sessions.close();
+  // What waited has its refusal in the socket's buffer: connections closed now would take it with them.
+  await Promise.race([drained, new Promise((resolve) => setTimeout(resolve, refusalsLeaveMs).unref())]);
 }

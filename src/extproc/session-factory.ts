@@ -67,6 +67,8 @@ export function createSessionFactory(deps: SessionDeps): SessionFactory {
       if (closed) return;
       closed = true;
       stopSweeping();
+      // First: what an ended answer gives back is not to route a request that is refused a moment later.
+      for (const session of sessions) if (shared.waiting.has(session)) shared.isolate(() => session.shutDown());
       for (const session of sessions) shared.isolate(() => session.shutDown());
     },
   };

@@ -187,6 +187,20 @@ policy_classes:
     }
     expect(await ending.child.exited).toBe(0);
   });
+
+  it("is refused by a picker that has waited for its grace, while what is being answered is cut", async () => {
+    await fixture.peer(site, small);
+    const ending = await fixture.picker(site, { ...queue, args: ["--drain-grace=100ms"] });
+    picking = ending;
+    await picking.plan({ tokens: prompt(1) });
+    const waiting = [2, 3, 4].map((number) => ending.begin({ tokens: prompt(number) }));
+    await waits(3);
+    ending.child.signal("SIGTERM");
+    for (const { outcome } of waiting) {
+      expect(await outcome).toMatchObject({ kind: "refused", refusal: { status: 503, set: { "retry-after": "1" } } });
+    }
+    expect(await ending.child.exited).toBe(0);
+  });
 });
 
 describe("busy workers", () => {
