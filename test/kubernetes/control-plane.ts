@@ -27,6 +27,8 @@ export interface ControlPlane {
   adminAt(port: number): ApiCredentials;
   /** A folder as a pod has it mounted, with a fresh token of the account. */
   accountFolder(namespace: string, account: string): Promise<string>;
+  /** What an account ("system:serviceaccount:namespace:name") has asked for so far; needs the option `audit`. */
+  audited(username: string): Promise<readonly AuditEvent[]>;
   /** The token in such a folder. */
   tokenIn(folder: string): Promise<string>;
   /** Data stay. */
@@ -41,9 +43,35 @@ const startTimeoutMs = 60_000;
 export interface ControlPlaneOptions {
   /** Another address of this machine at which it is reached, besides loopback. */
   readonly address?: string;
+  /** Keeps a record of what service accounts ask for, for `audited`. */
+  readonly audit?: boolean;
 }
 
-export async function startControlPlane({ address }: ControlPlaneOptions = {}): Promise<ControlPlane> {
+/** One answered request, or a watch that has begun. */
+export interface AuditEvent {
+  readonly verb: string;
+  readonly requestURI: string;
+  readonly user: { readonly username: string };
+  readonly objectRef?: {
+    readonly apiGroup?: string;
+    readonly resource?: string;
+    readonly subresource?: string;
+    readonly namespace?: string;
+    readonly name?: string;
+  };
+  readonly responseStatus?: { readonly code?: number };
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+/** Of service accounts alone, and nothing of what they send. */
+const auditPolicy = {
+  apiVersion: "audit.k8s.io/v1",
+  kind: "Policy",
+  omitStages: ["RequestReceived"],
+  rules: [{ level: "Metadata", userGroups: ["system:serviceaccounts"] }, { level: "None" }],
+};
+
+export async function startControlPlane({ address, audit = false }: ControlPlaneOptions = {}): Promise<ControlPlane> {
   toolBinary("kube-apiserver");
   const open: (() => Promise<void>)[] = [];
   const close = async (): Promise<void> => {
@@ -57,7 +85,13 @@ export async function startControlPlane({ address }: ControlPlaneOptions = {}): 
     open.push(() => etcd.close());
     const port = await freePort();
     const url = `https://127.0.0.1:${port}`;
-    const server = new ApiServer(argumentsOf(port, etcd.url, certificates, address));
+    const auditLog = join(folder, "audit.log");
+    const auditPolicyFile = join(folder, "audit-policy.json");
+    await writeFile(auditPolicyFile, JSON.stringify(auditPolicy));
+    const server = new ApiServer([
+      ...argumentsOf(port, etcd.url, certificates, address),
+      ...(audit ? [`--audit-policy-file=${auditPolicyFile}`, `--audit-log-path=${auditLog}`] : []),
+    ]);
     open.push(() => server.stop());
     const admin = await adminAccess(certificates);
     const adminAt = (at: number): ApiCredentials => ({
@@ -97,6 +131,10 @@ export async function startControlPlane({ address }: ControlPlaneOptions = {}): 
         await writeFile(join(account_, "ca.crt"), await readFile(certificates.ca));
         await writeFile(join(account_, "token"), status.token);
         return account_;
+      },
+      async audited(username) {
+        const lines = (await readFile(auditLog, "utf8")).split("\n").filter((line) => line !== "");
+        return lines.map((line) => JSON.parse(line) as AuditEvent).filter(({ user }) => user.username === username);
       },
       tokenIn: (account) => readFile(join(account, "token"), "utf8"),
       stopApiServer: () => server.stop(),
