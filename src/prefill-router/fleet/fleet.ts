@@ -22,6 +22,7 @@ import type { RouterObserver } from "../plan/contracts.ts";
 import type { Environment } from "../settings/environment.ts";
 import { chatOptionsOf } from "./chat-options.ts";
 import type { FleetSettings } from "./fleet-settings.ts";
+import { ParkedTokenizers } from "./parked-tokenizers.ts";
 import type { RouteLookup, RouteTable, SetRoute } from "./route-table.ts";
 import { SetRuntime } from "./set-runtime.ts";
 
@@ -58,6 +59,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
   readonly #runtimes = new Map<string, SetRuntime>();
   /** Tokenizers that are being made or could not be, by set. */
   readonly #tokenizing = new Map<string, { readonly runtime: SetRuntime; failure: string | undefined }>();
+  readonly #parked: ParkedTokenizers;
   /** The last tokenizer asked for. */
   #loading: Promise<void> = Promise.resolve();
   #planes: Planes | undefined;
@@ -67,6 +69,9 @@ export class Fleet implements RouteTable, WorkerSetListener {
 
   constructor(init: FleetInit) {
     this.#init = init;
+    this.#parked = new ParkedTokenizers({
+      closeFailed: (error) => init.log.error({ error }, "a tokenizer failed to close"),
+    });
   }
 
   /** Rejects with an error that names the setting at fault. */
@@ -178,6 +183,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
     await Promise.all([...this.#runtimes.values()].map((runtime) => runtime.close()));
     this.#runtimes.clear();
     this.#tokenizing.clear();
+    await this.#parked.close();
     await this.#planes?.registration?.close();
     await this.#planes?.events.close();
     await this.#planes?.requests.close();
@@ -243,6 +249,8 @@ export class Fleet implements RouteTable, WorkerSetListener {
     if (runtime === undefined) return;
     this.#runtimes.delete(key);
     this.#tokenizing.delete(key);
+    const tokenizer = runtime.releaseTokenizer();
+    if (tokenizer !== undefined) this.#parked.park(runtime.tokenizerKey, tokenizer);
     runtime
       .close()
       .catch((error: unknown) => this.#init.log.error({ error, set: key }, "a worker set failed to close"));
@@ -251,6 +259,11 @@ export class Fleet implements RouteTable, WorkerSetListener {
   /** One after the other: prompts on the tokenizers' thread wait for one load at most, however many sets come and go. */
   #loadTokenizer(set: WorkerSet, runtime: SetRuntime, files: LocalModelFiles): void {
     if (runtime.isReady || this.#tokenizing.has(set.key)) return;
+    const parked = this.#parked.take(runtime.tokenizerKey);
+    if (parked !== undefined) {
+      runtime.setTokenizer(parked);
+      return;
+    }
     const entry: { readonly runtime: SetRuntime; failure: string | undefined } = { runtime, failure: undefined };
     this.#tokenizing.set(set.key, entry);
     const isWanted = (): boolean => this.#runtimes.get(set.key) === runtime;

@@ -20,6 +20,7 @@ import { hasQueue } from "../policy/policy-class.ts";
 import { ReplicaSync } from "../replica-sync/replica-sync.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
 import type { WorkerStage } from "../stage.ts";
+import { chatOptionsOf } from "./chat-options.ts";
 import { type ChannelLookup, EventFeeds } from "./event-feeds.ts";
 import type { FleetSettings } from "./fleet-settings.ts";
 import type { SetRoute } from "./route-table.ts";
@@ -156,6 +157,19 @@ export class SetRuntime {
     else this.#tokenizer = tokenizer;
   }
 
+  /** All that its tokenizer is made of: the fingerprint covers the files, but not what else the card says of chats. */
+  get tokenizerKey(): string {
+    const { set, card } = this.#init;
+    return JSON.stringify([set.model, this.fingerprint, chatOptionsOf(card.runtime.chat)]);
+  }
+
+  /** Gives it up, to be kept for a set like this one; requests at work with it are served to their end. */
+  releaseTokenizer(): PromptTokenizer | undefined {
+    const tokenizer = this.#tokenizer;
+    this.#tokenizer = undefined;
+    return tokenizer;
+  }
+
   routeFor(loraName: string | undefined): SetRoute | undefined {
     const tokenizer = this.#tokenizer;
     if (tokenizer === undefined) return undefined;
@@ -242,8 +256,7 @@ export class SetRuntime {
     this.suspects.close();
     this.ingest?.close();
     this.router.close();
-    const tokenizer = this.#tokenizer;
-    this.#tokenizer = undefined;
+    const tokenizer = this.releaseTokenizer();
     this.#routes.clear();
     await this.replicas.close();
     await this.#feeds.close();
