@@ -41,7 +41,7 @@ export const noMetrics: EngineMetrics = Object.freeze({
   updatedAtMs: Number.NEGATIVE_INFINITY,
 });
 
-/** Requests this picker has sent to the endpoint and that have not ended. Live. */
+/** Requests that this picker and its replicas have sent to the endpoint and that have not ended. Live. */
 export interface EndpointLoad {
   readonly requests: number;
   /** Uncached prompt tokens not yet prefilled, plus estimated output tokens where configured. */

@@ -129,6 +129,12 @@ describe("the flags of signalbox epp", () => {
       ["--endpoints=10.0.0.1:1", "--grpc-max-recv-msg-size=big"],
       ['--grpc-max-recv-msg-size: expected a number of bytes like "4194304" or "64Mi"'],
     ],
+    [
+      ["--endpoints=10.0.0.1:1", "--peers=a:0", "--peers=b c"],
+      ['--peers: "a:0": the port must be 1 to 65535', '--peers: "b c": expected host:port'],
+    ],
+    [["--endpoints=10.0.0.1:1", "--peers=a", "--peer-service=b"], ["--peers and --peer-service exclude each other"]],
+    [["--endpoints=10.0.0.1:1", "--peer-secret-file=a"], ["--peer-secret-file: needs --peers or --peer-service"]],
     [["--endpoints=10.0.0.1:1", "--enable-cert-reload"], [/^--enable-cert-reload: needs --cert-path/]],
     [
       ["--endpoints=10.0.0.1:1", "--zap-log-level=loud"],

@@ -1,6 +1,6 @@
 /**
  * Prefers the endpoint with the fewest tokens in flight, this request's uncached prompt included: 1 − min(tokens, threshold) / threshold.
- * The counters are this picker's own, so the score has no scrape lag.
+ * The counters are this picker's own and its replicas', so the score has no scrape lag.
  */
 import { type Cycle, type Endpoints, type PluginDefinition, type Scorer, uncachedTokensKey } from "../../contracts.ts";
 
