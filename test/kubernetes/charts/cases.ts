@@ -122,7 +122,6 @@ export const cases: readonly ChartCase[] = [
         },
         monitoring: {
           prometheus: { enabled: true, extraLabels: { release: "prometheus" } },
-          grafana: { enabled: true },
         },
         tracing: { enabled: true, otelExporterEndpoint: "http://collector.observability:4317" },
         networkPolicy: {

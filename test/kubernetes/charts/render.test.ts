@@ -288,11 +288,15 @@ describe("what values mean", () => {
     expect(families).toEqual(expect.arrayContaining(asked));
   });
 
-  it("the dashboard is the one of deploy/grafana", async () => {
-    const source = new URL("../../../deploy/grafana/signalbox.json", import.meta.url);
-    const dashboard = find(await rendered("active-active"), "ConfigMap", `${release}-epp-dashboard`);
-    expect(JSON.parse(dataOf(dashboard)["signalbox.json"] ?? "")).toEqual(JSON.parse(await readFile(source, "utf8")));
-  });
+  it.each(["signalbox", "signalbox-standalone"] as const)(
+    "the dashboard of %s is the one of deploy/grafana",
+    async (chart) => {
+      const source = new URL("../../../deploy/grafana/signalbox.json", import.meta.url);
+      const router = { modelServers: { matchLabels: { app: "qwen" } }, monitoring: { grafana: { enabled: true } } };
+      const dashboard = find(await renderedOf(chart, { router }), "ConfigMap", `${release}-epp-dashboard`);
+      expect(JSON.parse(dataOf(dashboard)["signalbox.json"] ?? "")).toEqual(JSON.parse(await readFile(source, "utf8")));
+    },
+  );
 });
 
 describe("the proxy's file", () => {
