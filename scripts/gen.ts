@@ -76,3 +76,4 @@ try {
 }
 await import("./gen-docs.ts");
 await import("./gen-charts.ts");
+await import("./gen-dashboard.ts");

@@ -144,17 +144,9 @@ describe("the image", () => {
 
     const worker = startInImage(layout, ["/epp", "worker", "--host=127.0.0.1", "--port=0"]);
     const [, address = ""] = await worker.line(/listens on http:\/\/(\S+)$/);
-    const picker = startInImage(layout, [
-      "/epp",
-      ...["--bind-address=127.0.0.1", "--grpc-port=0", "--grpc-health-port=0", "--metrics-port=0"],
-      ...[
-        `--endpoints=${address}`,
-        "--secure-serving=false",
-        "--drain-timeout=0s",
-        "--drain-grace=1s",
-        "--log-format=json",
-      ],
-    ]);
+    const ports = ["--bind-address=127.0.0.1", "--grpc-port=0", "--grpc-health-port=0", "--metrics-port=0"];
+    const serving = ["--secure-serving=false", "--drain-timeout=0s", "--drain-grace=1s", "--log-format=json"];
+    const picker = startInImage(layout, ["/epp", `--endpoints=${address}`, ...ports, ...serving]);
     const [, port = ""] = await picker.line(/"grpcPort":(\d+).*the endpoint picker serves/);
     expect(await decide(Number(port), "image-1")).toEqual({ destination: address, refused: undefined });
     const status = readFileSync(`/proc/${picker.pid}/status`, "utf8");

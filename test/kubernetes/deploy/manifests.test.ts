@@ -53,7 +53,14 @@ afterAll(async () => {
   await plane?.close();
 });
 
-/** As much of it as alert rules say. */
+const text = { type: "string" } as const;
+const texts = { type: "object", additionalProperties: text } as const;
+const rule = { alert: text, expr: text, for: text, labels: texts, annotations: texts } as const;
+const list = (items: object, ...required: readonly string[]) => ({ type: "array", items: { ...items, required } });
+const group = { name: text, rules: list({ type: "object", properties: rule }, "alert", "expr") } as const;
+const groups = list({ type: "object", properties: group }, "name", "rules");
+
+/** As much of it as alert rules say, and strict. */
 const prometheusRules = {
   apiVersion: "apiextensions.k8s.io/v1",
   kind: "CustomResourceDefinition",
@@ -72,11 +79,13 @@ const prometheusRules = {
         name: "v1",
         served: true,
         storage: true,
-        schema: { openAPIV3Schema: { type: "object", "x-kubernetes-preserve-unknown-fields": true } },
+        schema: {
+          openAPIV3Schema: { type: "object", properties: { spec: { type: "object", properties: { groups } } } },
+        },
       },
     ],
   },
-};
+} as const;
 
 /** Its path, with the name that the server has for the kind; kinds are in its lists a moment after their objects are. */
 async function collectionOf({ apiVersion, kind, metadata }: Manifest): Promise<string> {
@@ -208,8 +217,13 @@ describe.each(overlays)("$name", (overlay) => {
   });
 });
 
-describe("what is applied once in a cluster", () => {
-  it("is taken as well", async () => {
+describe("what is applied besides", () => {
+  it("is taken as well: the alert rules", async () => {
+    const alerts = parse(readFileSync(join(deploy, "prometheus/alerts.yaml"), "utf8")) as Manifest;
+    await dryRun({ ...alerts, metadata: { ...alerts.metadata, namespace } });
+  });
+
+  it("is taken as well: the class of Envoy Gateway", async () => {
     const file = join(deploy, "gateways/envoy-gateway/gatewayclass.yaml");
     await dryRun(parse(readFileSync(file, "utf8")) as Manifest);
   });
