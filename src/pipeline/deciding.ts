@@ -220,6 +220,7 @@ export class Deciding implements PendingDecision {
     const offer: PlanOffer = {
       candidates,
       profiles: [...plan.profiles.keys()],
+      isRecorded: this.#recording !== undefined,
       eligible: (profile) => filterByProfile(plan, profile, cycle, candidates, onPluginError, timer),
       latest: () => {
         if (endpoints.snapshot() === snapshot) return offer;

@@ -102,6 +102,8 @@ export interface PlanOffer {
   latest(): PlanOffer;
   /** Names of the configured profiles. */
   readonly profiles: readonly string[];
+  /** Somebody may look at the decision later, so it is worth keeping what was considered. */
+  readonly isRecorded?: boolean;
   /** The candidates that the filters of a profile leave; all of them for a profile that the configuration does not have. */
   eligible(profile: string): Endpoints;
 }

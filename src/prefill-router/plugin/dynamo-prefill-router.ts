@@ -67,6 +67,10 @@ export interface DynamoPrefillRouterInit {
 }
 
 const plannedKey = new AttributeKey<Planned>("dynamo-plan");
+/** Up to so many workers, what they would have cost is kept with every decision; beyond, with one in so many. */
+const alwaysExplained = 16;
+const explainedEvery = 64;
+
 const none: readonly string[] = Object.freeze([]);
 const nothingPending: PendingPlanning = { cancel: () => undefined };
 
@@ -76,6 +80,8 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
   watcher: PlanWatcher | undefined;
   /** Requests that were routed by load alone because their tokens could not be had. */
   #untokenized = 0;
+  /** Requests for workers that are too many to explain every plan. */
+  #planned = 0;
 
   constructor(init: DynamoPrefillRouterInit) {
     this.#init = init;
@@ -123,6 +129,7 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
       return nothingPending;
     }
     const { route } = found;
+    const isSmall = offer.candidates.length <= alwaysExplained;
     return new Planning({
       request,
       offer,
@@ -130,6 +137,7 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
       place,
       profiles,
       overloadStatus,
+      isExplained: offer.isRecorded === true && (isSmall || this.#planned++ % explainedEvery === 0),
       untokenized: (reason) => {
         watcher?.untokenized(route);
         this.#noteUntokenized(reason);

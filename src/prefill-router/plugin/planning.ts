@@ -12,10 +12,10 @@ import {
   type PlanOffer,
   type Rejection,
 } from "../../scheduling/contracts.ts";
-import type { PendingPlan, Plan, PlanOutcome, PlanRefusal, PlanRequest } from "../contracts.ts";
+import type { PendingPlan, Plan, PlanExplanation, PlanOutcome, PlanRefusal, PlanRequest } from "../contracts.ts";
 import type { RequestTokens, SetRoute } from "../fleet/route-table.ts";
 import { allowedWorkers, type StageProfiles } from "./allowed-workers.ts";
-import { explainPlan } from "./explain-plan.ts";
+import { type Considered, consideredOf, explainPlan } from "./explain-plan.ts";
 import type { InflightPlace } from "./inflight-limit.ts";
 import { placementOf } from "./placement.ts";
 import { notReady, promptTooLong, refusalOfPlan, refusalOfTokens } from "./refusals.ts";
@@ -50,6 +50,8 @@ export interface PlanningInit {
   readonly untokenized: (reason: string) => void;
   /** Monotonic milliseconds. */
   readonly now: () => number;
+  /** What every rank would have cost is to be kept with the decision; about as dear as the plan itself. */
+  readonly isExplained: boolean;
   /** Time of the hashes, and from them to the plan or its refusal, waiting included. */
   readonly timed: (hashingMs: number, totalMs: number) => void;
   readonly done: (outcome: PlannerOutcome) => void;
@@ -66,6 +68,7 @@ export class Planning implements PendingPlanning {
   #offer: PlanOffer;
   #allowedOfOffer: NonNullable<PlanRequest["allowed"]> | undefined;
   #pending: { cancel(): void } | undefined;
+  #considered: Considered | undefined;
   #isOver = false;
 
   constructor(init: PlanningInit) {
@@ -164,6 +167,7 @@ export class Planning implements PendingPlanning {
         sessionId: hints.sessionId,
         isSessionFinal: hints.isSessionFinal,
         ...(hints.constraints === undefined ? {} : { constraints: hints.constraints }),
+        ...(this.#init.isExplained ? { explain: this.#explained } : {}),
       },
       (outcome) => {
         isWaiting = false;
@@ -174,6 +178,10 @@ export class Planning implements PendingPlanning {
     );
     if (isWaiting) this.#pending = pending;
   }
+
+  readonly #explained = (explanation: PlanExplanation): void => {
+    this.#considered = consideredOf(explanation);
+  };
 
   #allowed(): NonNullable<PlanRequest["allowed"]> {
     const offer = this.#offer.latest();
@@ -205,11 +213,12 @@ export class Planning implements PendingPlanning {
     }
     const { priorityJump, strictPriority, policyClass, sessionId } = this.#hints;
     const hintsShown = { priorityJump, strictPriority, policyClass, sessionId };
+    const considered = this.#considered;
     this.#init.planned({ plan, route, place, hints: this.#hints, tokenData, isl, firstByteAtMs: undefined });
     this.#finish({
       kind: "planned",
       destinations: [destination],
-      explain: () => explainPlan(plan, isl, hintsShown),
+      explain: () => explainPlan(plan, isl, hintsShown, considered),
       abandoned: () => {
         plan.booking.free();
         place.leave();

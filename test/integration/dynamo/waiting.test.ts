@@ -209,8 +209,22 @@ describe("busy workers", () => {
     picking = await fixture.picker(site, { router: { activePrefillTokensThreshold: 50 } });
     await knows(picking, peers);
     const first = await picking.plan({ tokens: prompt(1) });
-    const second = await picking.plan({ tokens: prompt(1) });
+    const second = await picking.plan({ tokens: prompt(1), headers: { "x-request-id": "second" } });
     expect(first.decode).not.toBe(second.decode);
+    const [decision] = await picking.debug<readonly { readonly plan: unknown }[]>("decisions/second");
+    expect(decision?.plan).toMatchObject({
+      decode: { workerId: second.decode },
+      considered: {
+        stages: [
+          {
+            stage: "decode",
+            ranks: [{ workerId: second.decode, cost: expect.any(Number), prefillBlocks: expect.any(Number) }],
+            others: 0,
+            excluded: { overloaded: 1 },
+          },
+        ],
+      },
+    });
     expect(await picking.ask({ tokens: prompt(2) })).toMatchObject({ kind: "refused", refusal: { status: 429 } });
     await first.began();
     const third = await picking.plan({ tokens: prompt(2) });
