@@ -32,7 +32,7 @@ export interface LeadershipOptions {
   readonly environment: Environment;
   /** Undefined: a client of its own. */
   readonly api: KubernetesApi | undefined;
-  readonly events: EventRecorder | undefined;
+  readonly events: Pick<EventRecorder, "note"> | undefined;
   readonly metrics: Pick<Metrics, "families">;
   readonly log: Logger;
   /** Called when this replica begins or ceases to lead. */

@@ -1,0 +1,267 @@
+/**
+ * Two pickers with leader election behind a real Envoy that checks their readiness by gRPC, load running: a leader that is asked to end loses no
+ * request, and one that is killed loses at most those it was carrying.
+ */
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
+import { parse, stringify } from "yaml";
+import { type Child, type EppPorts, startWorkersChild } from "../../src/app/child.ts";
+import { findEnvoy, packageRoot, type RunningEnvoy, startEnvoy } from "../../src/app/envoy.ts";
+import { startLoad, tally } from "../e2e/load.ts";
+import { defaultModel, eventually } from "../stack.ts";
+import { type ControlPlane, freePort, startControlPlane } from "./control-plane.ts";
+import { installDefinitions } from "./definitions.ts";
+import { grantPickerRights, pickerAccount, sampleOf, startPickerPod } from "./picker-pod.ts";
+import { createPoolNamespace, type PoolNamespace, poolSpec } from "./pool-namespace.ts";
+
+let plane: ControlPlane;
+let count = 0;
+const open: { close(): Promise<void> }[] = [];
+
+beforeAll(async () => {
+  plane = await startControlPlane();
+  await installDefinitions(plane.api, "inference-extension");
+}, 120_000);
+afterAll(async () => {
+  await plane?.close();
+});
+afterEach(async () => {
+  for (const one of open.splice(0).reverse()) await one.close();
+}, 60_000);
+
+const app = { app: "vllm" };
+/** Requests under way at once. */
+const concurrency = 8;
+
+interface Replica {
+  readonly address: string;
+  readonly child: Child<EppPorts>;
+}
+
+interface Site {
+  readonly place: PoolNamespace;
+  readonly envoy: RunningEnvoy;
+  start(podName: string, address: string): Promise<Replica>;
+}
+
+interface EnvoyDocument {
+  readonly static_resources: {
+    readonly listeners: readonly {
+      readonly filter_chains: readonly {
+        readonly filters: readonly { readonly typed_config: { readonly http_filters: readonly ExtProcFilter[] } }[];
+      }[];
+    }[];
+    readonly clusters: readonly (Record<string, unknown> & { readonly name: string })[];
+  };
+}
+interface ExtProcFilter {
+  readonly name: string;
+  readonly typed_config: { readonly grpc_service?: Record<string, unknown> };
+}
+
+/** The full-duplex configuration with two pickers, health checks, and another try elsewhere where a picker cannot be reached. */
+async function envoyTemplate(folder: string, addresses: readonly string[], healthPort: number): Promise<string> {
+  const text = await readFile(join(packageRoot, "deploy/envoy/full-duplex.yaml"), "utf8");
+  const document = parse(text) as EnvoyDocument;
+  const filters = document.static_resources.listeners
+    .flatMap((listener) => listener.filter_chains)
+    .flatMap((chain) => chain.filters)
+    .flatMap((filter) => filter.typed_config.http_filters);
+  for (const { typed_config } of filters) {
+    if (typed_config.grpc_service === undefined) continue;
+    typed_config.grpc_service["retry_policy"] = {
+      num_retries: 3,
+      retry_back_off: { base_interval: "0.005s", max_interval: "0.05s" },
+      retry_on: "connect-failure,refused-stream,reset",
+      retry_host_predicate: [
+        {
+          name: "envoy.retry_host_predicates.previous_hosts",
+          typed_config: {
+            "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+          },
+        },
+      ],
+      // The dead one has the fewest requests and is chosen three times in four.
+      host_selection_retry_max_attempts: 64,
+    };
+  }
+  for (const cluster of document.static_resources.clusters) {
+    if (cluster.name !== "signalbox") continue;
+    cluster["health_checks"] = [
+      {
+        timeout: "1s",
+        interval: "0.2s",
+        no_traffic_interval: "0.2s",
+        unhealthy_threshold: 2,
+        healthy_threshold: 1,
+        grpc_health_check: { service_name: "readiness" },
+      },
+    ];
+    // Until a check has failed, the dead one would be the only healthy one: with the first broken stream it is out, and both are tried.
+    cluster["outlier_detection"] = {
+      split_external_local_origin_errors: true,
+      consecutive_local_origin_failure: 1,
+      consecutive_gateway_failure: 1,
+      enforcing_consecutive_gateway_failure: 100,
+      interval: "1s",
+      base_ejection_time: "1s",
+      max_ejection_percent: 100,
+    };
+    // Envoy's own bound is three retries at once, which the first moment after a crash exceeds.
+    const most = 40_000;
+    cluster["circuit_breakers"] = {
+      thresholds: [{ max_connections: most, max_pending_requests: most, max_requests: most, max_retries: most }],
+    };
+    cluster["load_assignment"] = {
+      cluster_name: "signalbox",
+      endpoints: [
+        {
+          lb_endpoints: addresses.map((address) => ({
+            endpoint: {
+              address: { socket_address: { address, port_value: 9002 } },
+              health_check_config: { port_value: healthPort },
+            },
+          })),
+        },
+      ],
+    };
+  }
+  const file = join(folder, "envoy.yaml");
+  await writeFile(file, stringify(document));
+  return file;
+}
+
+async function site(args: readonly string[]): Promise<Site> {
+  const folder = await mkdtemp(join(tmpdir(), "signalbox-handover-"));
+  open.push({ close: () => rm(folder, { recursive: true, force: true }) });
+  const place = await createPoolNamespace(plane, `handover-${++count}`);
+  await grantPickerRights(plane, place.namespace, "signalbox-epp-leader-election");
+  const workers = await startWorkersChild(2, ["--time-scale=1000"]);
+  open.push(workers);
+  const ports = workers.ready.map(({ hostPort }) => Number(hostPort.split(":")[1]));
+  await place.putPool("pool", poolSpec(app, ...ports));
+  await place.createPod("engine", { labels: app, ips: ["127.0.0.1"] });
+  const account = await plane.accountFolder(place.namespace, pickerAccount);
+  const [grpcPort, healthPort] = [await freePort(), await freePort()];
+  const envoy = await startEnvoy({
+    mode: "full-duplex",
+    template: await envoyTemplate(folder, ["127.0.0.1", "127.0.0.2"], healthPort),
+    binary: findEnvoy(process.env),
+    picker: { port: grpcPort, tls: false },
+    listenPort: 0,
+  });
+  open.push(envoy);
+  return {
+    place,
+    envoy,
+    async start(podName, address) {
+      const child = await startPickerPod({
+        plane,
+        namespace: place.namespace,
+        podName,
+        account,
+        args: [
+          "--pool-name=pool",
+          "--ha-enable-leader-election",
+          "--metrics-endpoint-auth=false",
+          "--secure-serving=false",
+          `--bind-address=${address}`,
+          `--grpc-port=${grpcPort}`,
+          `--grpc-health-port=${healthPort}`,
+          ...args,
+        ],
+      });
+      open.push(child);
+      return { child, address };
+    },
+  };
+}
+
+const isReady = async ({ child, address }: Replica): Promise<boolean> =>
+  (await fetch(`http://${address}:${child.ready.metricsPort}/readyz`)).ok;
+
+const leads = async ({ child, address }: Replica, namespace: string): Promise<boolean> =>
+  (await sampleOf(child, `leader_election_master_status{name="epp-${namespace}-pool.llm-d.ai"}`, address)) === 1;
+
+/** Decisions it made. */
+const decided = async ({ child, address }: Replica): Promise<number> =>
+  ((await (await fetch(`http://${address}:${child.ready.metricsPort}/debug/decisions?limit=100`)).json()) as unknown[])
+    .length;
+
+function load({ envoy }: Site) {
+  const running = startLoad({
+    url: `${envoy.url}/v1/chat/completions`,
+    concurrency,
+    body: () => JSON.stringify({ model: defaultModel, max_tokens: 2, messages: [{ role: "user", content: "hi" }] }),
+  });
+  open.push({ close: () => running.stop() });
+  return running;
+}
+
+describe("two pickers of one pool", () => {
+  it("hand over without a failed request when the leader is asked to end", async () => {
+    const its = await site(["--drain-timeout=3s"]);
+    const { namespace } = its.place;
+    const first = await its.start("picker-1", "127.0.0.1");
+    await eventually(
+      "the first leads and is ready",
+      async () => (await leads(first, namespace)) && isReady(first),
+      30_000,
+    );
+    const second = await its.start("picker-2", "127.0.0.2");
+    await eventually("the second has the endpoints", async () => (await endpointsOf(second)) === 2, 30_000);
+    expect([await isReady(second), await leads(second, namespace)]).toEqual([false, false]);
+    const running = load(its);
+    await eventually("traffic", () => Promise.resolve(running.outcomes.length > 100), 30_000);
+    expect([(await decided(first)) > 0, await decided(second)]).toEqual([true, 0]);
+    first.child.signal("SIGTERM");
+    await eventually(
+      "the second leads and is ready",
+      async () => (await leads(second, namespace)) && isReady(second),
+      30_000,
+    );
+    expect(await first.child.exited).toBe(0);
+    const endedAt = running.outcomes.length;
+    await eventually("traffic goes on", () => Promise.resolve(running.outcomes.length > endedAt + 100), 30_000);
+    await running.stop();
+    expect(tally(running.outcomes)).toEqual({ 200: running.outcomes.length });
+    expect(await decided(second)).toBeGreaterThan(0);
+  });
+
+  it("lose no request but those under way when the leader is killed, and the other leads once the lease is over", async () => {
+    const its = await site([]);
+    const { namespace } = its.place;
+    const first = await its.start("picker-1", "127.0.0.1");
+    await eventually(
+      "the first leads and is ready",
+      async () => (await leads(first, namespace)) && isReady(first),
+      30_000,
+    );
+    const second = await its.start("picker-2", "127.0.0.2");
+    await eventually("the second has the endpoints", async () => (await endpointsOf(second)) === 2, 30_000);
+    const running = load(its);
+    await eventually("traffic", () => Promise.resolve(running.outcomes.length > 100), 30_000);
+    const killedAtMs = performance.now();
+    first.child.signal("SIGKILL");
+    await first.child.exited;
+    const goneAtMs = performance.now();
+    await eventually("the second leads", () => leads(second, namespace), 60_000);
+    const tookMs = performance.now() - killedAtMs;
+    const ledAt = running.outcomes.length;
+    await eventually("traffic goes on", () => Promise.resolve(running.outcomes.length > ledAt + 100), 30_000);
+    await running.stop();
+    const failed = running.outcomes.filter(({ status }) => status !== 200);
+    expect(failed.filter(({ startedAtMs }) => startedAtMs > goneAtMs)).toEqual([]);
+    expect(failed.length).toBeLessThanOrEqual(concurrency);
+    // Not before the lease is over, which was renewed at most two seconds before.
+    expect(tookMs).toBeGreaterThan(12_000);
+    expect(await isReady(second)).toBe(true);
+  });
+});
+
+async function endpointsOf({ child, address }: Replica): Promise<number> {
+  const answer = await fetch(`http://${address}:${child.ready.metricsPort}/debug/endpoints`);
+  return ((await answer.json()) as unknown[]).length;
+}
