@@ -11,7 +11,7 @@ import type { Logger } from "../telemetry/log.ts";
 import { createMetrics } from "../telemetry/metrics.ts";
 import { createTracing } from "../telemetry/tracing.ts";
 import { adminRoutes } from "./admin-routes.ts";
-import { tuneCollector } from "./collector.ts";
+import { boundHeapGrowth, tuneCollector } from "./collector.ts";
 import { type Health, startHealth } from "./health.ts";
 import { createKubernetes, type Kubernetes } from "./kubernetes.ts";
 import { createLeadership, type Leadership } from "./leadership.ts";
@@ -61,7 +61,8 @@ const readinessLookMs = 100;
 export async function startEpp(options: EppOptions): Promise<RunningEpp> {
   const { log } = options;
   tuneCollector();
-  const stack: Stack = [];
+  const heapGrowth = boundHeapGrowth();
+  const stack: Stack = [() => heapGrowth.close()];
   const close = async (): Promise<void> => {
     for (let step = stack.pop(); step !== undefined; step = stack.pop()) await step();
   };

@@ -60,7 +60,8 @@ export interface ListWatchOptions<Item> {
   readonly watchSeconds?: number;
 }
 
-const defaultPageSize = 500;
+/** A page and what is parsed of it stand in memory together: about 30 kB a pod. */
+const defaultPageSize = 100;
 const defaultMaxItems = 100_000;
 const defaultWatchSeconds = 30;
 /** Beyond the end that was agreed on. */
