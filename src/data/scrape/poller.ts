@@ -82,16 +82,23 @@ export class Poller implements GetHandler {
     this.#dueAtMs = dueAtMs;
   }
 
-  /** Polls what is due before the horizon, gives up what takes too long. `intervalMs` is the scraper's current one. */
-  tick(nowMs: number, horizonMs: number, intervalMs: number): void {
-    if (this.#client.isBusy) {
-      if (nowMs - this.#startedAtMs >= this.#environment.timeoutMs) {
-        this.#client.cancel(`no answer within ${this.#environment.timeoutMs} ms`);
-      }
-      return;
-    }
-    if (this.#dueAtMs > horizonMs) return;
-    if (this.#polls > 0 && this.#startedAtMs + this.#backoffMs(intervalMs) > horizonMs) return;
+  /** A request is in flight. One that takes too long is given up. */
+  isBusy(nowMs: number): boolean {
+    if (!this.#client.isBusy) return false;
+    const { timeoutMs } = this.#environment;
+    if (nowMs - this.#startedAtMs < timeoutMs) return true;
+    this.#client.cancel(`no answer within ${timeoutMs} ms`);
+    return this.#client.isBusy;
+  }
+
+  /** Its next poll comes before the horizon, and none is in flight. `intervalMs` is the scraper's current one. */
+  isDue(horizonMs: number, intervalMs: number): boolean {
+    if (this.#client.isBusy || this.#dueAtMs > horizonMs) return false;
+    return this.#polls === 0 || this.#startedAtMs + this.#backoffMs(intervalMs) <= horizonMs;
+  }
+
+  /** Only when it is due. */
+  poll(nowMs: number, intervalMs: number): void {
     this.#startedAtMs = nowMs;
     const wait = Math.max(intervalMs, this.#source.intervalMs);
     // From the last due time, so that the polls of many endpoints keep the distance they were given; not when far behind.

@@ -20,6 +20,8 @@ export interface ScrapeOptions {
   readonly failureThreshold: number;
   /** The longest wait between polls of an endpoint that keeps failing. */
   readonly maxBackoffMs: number;
+  /** Requests in flight at once; what is due beyond them is polled as soon as others are done, each endpoint in its turn. */
+  readonly maxInFlight: number;
 }
 
 /** Defaults for an interval: idle is 20 times slower, at most once a second. */
@@ -32,6 +34,7 @@ export function scrapeOptions(refreshIntervalMs: number): ScrapeOptions {
     timeoutMs: 1000,
     failureThreshold: 3,
     maxBackoffMs: 2000,
+    maxInFlight: 256,
   };
 }
 
@@ -72,8 +75,14 @@ const minIntervalMs = 10;
  */
 const pollsPerTick = 8;
 const maxTicksPerInterval = 5;
+/** In a large fleet a tick is kept this short instead: about 10 ms. */
+const mostPollsPerTick = 250;
+/** A scrape is about 30 µs: a fleet so large that it would take more than a fraction of a core is polled less often. */
+const mostPollsPerMs = 5;
 /** Requests that take too long are found at ticks, so there is at least one this often. */
 const maxTickMs = 250;
+/** While more is due than may be in flight. */
+const crowdedTickMs = 10;
 
 class ScrapeLoop implements Scraper {
   readonly #store: EndpointStoreView & ScrapeSink;
@@ -88,6 +97,10 @@ class ScrapeLoop implements Scraper {
   #isIdle = false;
   #ticksPerInterval = 1;
   #nextTickAtMs = 0;
+  /** Goes round all endpoints, from one tick to the next. */
+  #turns = this.#pollers.values();
+  /** The last tick could not begin all that may have been due. */
+  #isCrowded = false;
   #isClosed = false;
 
   constructor({ store, bindings, options, counters, log = silentLogger, now = () => performance.now() }: ScraperInit) {
@@ -140,7 +153,15 @@ class ScrapeLoop implements Scraper {
   }
 
   get intervalMs(): number {
-    return this.#isIdle ? this.#options.idleIntervalMs : this.#options.refreshIntervalMs;
+    return this.#isIdle ? Math.max(this.#options.idleIntervalMs, this.#leastMs) : this.#fastMs;
+  }
+
+  get #fastMs(): number {
+    return Math.max(this.#options.refreshIntervalMs, this.#leastMs);
+  }
+
+  get #leastMs(): number {
+    return this.#pollers.size / mostPollsPerMs;
   }
 
   get #tickMs(): number {
@@ -161,12 +182,33 @@ class ScrapeLoop implements Scraper {
     const tickMs = this.#tickMs;
     // Half a tick of tolerance: timers fire a little early or late, and a poll that misses its tick would wait for the next.
     const horizonMs = nowMs + tickMs / 2;
-    for (const pollers of this.#pollers.values()) {
-      for (const poller of pollers) poller.tick(nowMs, horizonMs, intervalMs);
-    }
+    this.#poll(nowMs, horizonMs, intervalMs);
     if (!this.#isIdle && nowMs - this.#trafficAtMs >= this.#options.idleAfterMs) this.#rest(nowMs);
     const lateMs = nowMs - this.#nextTickAtMs;
-    this.#arm(nowMs, lateMs < tickMs ? this.#tickMs - lateMs : this.#tickMs);
+    const delayMs = lateMs < tickMs ? this.#tickMs - lateMs : this.#tickMs;
+    this.#arm(nowMs, this.#isCrowded ? Math.min(delayMs, crowdedTickMs) : delayMs);
+  }
+
+  /** Begins what is due, as far as there is room; the next tick goes on where this one found none. */
+  #poll(nowMs: number, horizonMs: number, intervalMs: number): void {
+    let room = this.#options.maxInFlight;
+    for (const pollers of this.#pollers.values()) {
+      for (const poller of pollers) if (poller.isBusy(nowMs)) room--;
+    }
+    let left = this.#pollers.size;
+    for (; left > 0 && room > 0; left--) {
+      let next = this.#turns.next();
+      if (next.done === true) {
+        this.#turns = this.#pollers.values();
+        next = this.#turns.next();
+      }
+      for (const poller of next.value ?? []) {
+        if (!poller.isDue(horizonMs, intervalMs)) continue;
+        poller.poll(nowMs, intervalMs);
+        room--;
+      }
+    }
+    this.#isCrowded = left > 0;
   }
 
   #rest(nowMs: number): void {
@@ -189,7 +231,7 @@ class ScrapeLoop implements Scraper {
   /** Gives endpoints, in turn, the ticks of one interval. */
   #spread(nowMs: number): void {
     let turn = 0;
-    const intervalMs = this.#options.refreshIntervalMs;
+    const intervalMs = this.#fastMs;
     for (const pollers of this.#pollers.values()) {
       const delayMs = ((turn++ % this.#ticksPerInterval) * intervalMs) / this.#ticksPerInterval;
       for (const poller of pollers) poller.hurry(nowMs + delayMs, intervalMs);
@@ -210,7 +252,9 @@ class ScrapeLoop implements Scraper {
   }
 
   #resize(nowMs: number): void {
-    const ticks = Math.min(Math.max(Math.ceil(this.#pollers.size / pollsPerTick), 1), maxTicksPerInterval);
+    const polls = this.#pollers.size;
+    const mostTicks = Math.max(maxTicksPerInterval, Math.ceil(polls / mostPollsPerTick));
+    const ticks = Math.min(Math.max(Math.ceil(polls / pollsPerTick), 1), mostTicks);
     if (ticks === this.#ticksPerInterval) return;
     this.#ticksPerInterval = ticks;
     if (!this.#isIdle) this.#spread(nowMs);

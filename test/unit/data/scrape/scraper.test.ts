@@ -88,6 +88,7 @@ const quick: ScrapeOptions = {
   timeoutMs: 1000,
   failureThreshold: 3,
   maxBackoffMs: 20,
+  maxInFlight: 100,
 };
 
 interface Observed {
@@ -141,6 +142,38 @@ describe("the scraper", () => {
       await until(() => store.snapshot().every((endpoint) => endpoint.metrics.waitingRequests === waiting));
     }
     expect(open.size).toBe(20);
+  });
+
+  it("has no more requests in flight than it may, and every endpoint gets its turn", async () => {
+    let open = 0;
+    let most = 0;
+    const { port } = await engine((_request, response) => {
+      most = Math.max(most, ++open);
+      setImmediate(() => {
+        open--;
+        response.end(vllmPage({ waiting: 1, running: 1, kvUsage: 0.5, requests: 9 }));
+      });
+    });
+    const store = createEndpointStore();
+    for (let index = 0; index < 50; index++) add(store, `e${index}`, port);
+    const { scraper } = scrape(store, { maxInFlight: 4 });
+    await until(() => scraper.status().every(({ polls, failures }) => polls - failures >= 3));
+    expect(most).toBeLessThanOrEqual(4);
+    expect(most).toBeGreaterThan(1);
+  });
+
+  it("polls the others although as many as may be in flight never answer", async () => {
+    const silent = await engine(() => {});
+    const { port } = await engine((_request, response) =>
+      response.end(vllmPage({ waiting: 1, running: 1, kvUsage: 0.5, requests: 9 })),
+    );
+    const store = createEndpointStore();
+    for (let index = 0; index < 4; index++) add(store, `a${index}`, silent.port);
+    for (let index = 0; index < 10; index++) add(store, `b${index}`, port);
+    scrape(store, { maxInFlight: 4, timeoutMs: 50 });
+    await until(() =>
+      store.snapshot().every(({ name, metrics }) => name.includes("/a") || metrics.waitingRequests === 1),
+    );
   });
 
   it("follows endpoints that come and go, and leaves no connection behind", async () => {
@@ -408,7 +441,7 @@ describe("a poller", () => {
     for (let nowMs = 0; nowMs <= 300; nowMs += 10) {
       if (nowMs === 250) status = 200;
       const before = poller.status(nowMs).polls;
-      poller.tick(nowMs, nowMs, 10);
+      if (poller.isDue(nowMs, 10)) poller.poll(nowMs, 10);
       const { polls } = poller.status(nowMs);
       if (polls === before) continue;
       polledAt.push(nowMs);
