@@ -84,7 +84,7 @@ function promptTokensOf({ text }: Answer): number | undefined {
   return tokens === undefined ? undefined : Number(tokens);
 }
 
-/** The prompt's ids as the frontend has them; it tells none of a batch. */
+/** The prompt's ids as the frontend has them. */
 function idsIn({ text }: Answer): string | undefined {
   return /"prompt_token_ids":\[([\d,]+)\]/.exec(text)?.[1];
 }
@@ -156,17 +156,30 @@ describe.each([
     async (_, kind) => {
       const body = { ...kind.body, ...told };
       const { answer, decision } = await ask(kind.path, body);
-      const own = await send(`${stack.frontend.url}${kind.path}`, {
-        headers: {
-          "x-dynamo-worker-instance-id": decision.plan?.decode.workerId ?? "",
-          "x-dynamo-prefill-instance-id": decision.plan?.prefill?.workerId ?? "",
-        },
-        body: { model: stack.model, max_tokens: 4, ...body },
-      });
+      const headers = {
+        "x-dynamo-worker-instance-id": decision.plan?.decode.workerId ?? "",
+        "x-dynamo-prefill-instance-id": decision.plan?.prefill?.workerId ?? "",
+      };
+      const ownAnswer = (changes: Kind["body"]): Promise<Answer> =>
+        send(`${stack.frontend.url}${kind.path}`, {
+          headers,
+          body: { model: stack.model, max_tokens: 4, ...body, ...changes },
+        });
+      const own = await ownAnswer({});
       expect(own.status).toBe(200);
       expect(promptTokensOf(own)).toBeGreaterThan(0);
       expect(promptTokensOf(answer)).toBe(promptTokensOf(own));
-      expect(idsIn(answer)).toEqual(idsIn(own));
+      if (kind.times === undefined) {
+        expect(idsIn(own)).toMatch(/^\d+(,\d+)+$/);
+        expect(idsIn(answer)).toBe(idsIn(own));
+      } else {
+        // Of a batch the frontend tells one prompt's ids, whichever it had last.
+        const prompts = kind.body["prompt"] as readonly unknown[];
+        const each = await Promise.all(prompts.map(async (prompt) => idsIn(await ownAnswer({ prompt }))));
+        expect(new Set(each).size).toBe(kind.times);
+        expect(each).toContain(idsIn(own));
+        expect(each).toContain(idsIn(answer));
+      }
       expect(decision.plan?.promptTokens).toBe(promptTokensOf(own));
     },
   );
