@@ -21,6 +21,7 @@ import { createPeerStart, peerName } from "./peer.ts";
 import { prefillRouterPlan } from "./prefill-router-plan.ts";
 import { prefillRouterSelection } from "./prefill-router-selection.ts";
 import { setNice } from "./priority.ts";
+import { replicaSync } from "./replica-sync.ts";
 import { type Column, type ReportInput, report, summary } from "./report.ts";
 import { dynamoPart, splitPage } from "./report-dynamo.ts";
 import { startSignalbox } from "./rig.ts";
@@ -38,6 +39,7 @@ const ofPicker: readonly Measurement[] = [
   envoyFirstByte,
   gatewayModes,
   transportComparison,
+  replicaSync,
 ];
 /** In this process, and beside Dynamo's own code: another picker has no part in them. */
 const ofDynamo: readonly Measurement[] = [
