@@ -53,7 +53,7 @@ const readTimeoutMs = 5_000;
 export function createPoolEvents(options: PoolEventsOptions): PoolEvents {
   const { recorder, about, isSpeaking, view, now, lookMs = defaultLookMs } = options;
   const note = (type: EventNote["type"], reason: string, message: string): void =>
-    recorder.note(about.key, about.read, { type, reason, message });
+    recorder.note(about.key, () => about.read(), { type, reason, message });
   const names = new Set<string>();
   let emptySinceMs: number | undefined;
   let isEmptyTold = false;
