@@ -5,10 +5,12 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { credentials } from "@grpc/grpc-js";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
 import { parse, stringify } from "yaml";
 import { type Child, type EppPorts, startWorkersChild } from "../../src/app/child.ts";
 import { findEnvoy, packageRoot, type RunningEnvoy, startEnvoy } from "../../src/app/envoy.ts";
+import { HealthClient, HealthCheckResponse_ServingStatus as serving } from "../../src/gen/health.ts";
 import { startLoad, tally } from "../e2e/load.ts";
 import { defaultModel, eventually } from "../stack.ts";
 import { type ControlPlane, freePort, startControlPlane } from "./control-plane.ts";
@@ -185,6 +187,30 @@ const isReady = async ({ child, address }: Replica): Promise<boolean> =>
 const leads = async ({ child, address }: Replica, namespace: string): Promise<boolean> =>
   (await sampleOf(child, `leader_election_master_status{name="epp-${namespace}-pool.llm-d.ai"}`, address)) === 1;
 
+/** Endpoints with fresh metrics. */
+const scraped = ({ child, address }: Replica): Promise<number | undefined> =>
+  sampleOf(child, 'llm_d_epp_ready_endpoints{name="pool"}', address);
+
+const readinessNames = ["", "readiness", "inference-extension", "envoy.service.ext_proc.v3.ExternalProcessor"];
+
+const ofReadiness = (status: string): Readonly<Record<string, string>> =>
+  Object.fromEntries(readinessNames.map((name) => [name, status]));
+
+async function statuses({ child, address }: Replica): Promise<Readonly<Record<string, string>>> {
+  const client = new HealthClient(`${address}:${child.ready.healthPort}`, credentials.createInsecure());
+  const statusOf = (service: string): Promise<string> =>
+    new Promise((resolve) => {
+      client.check({ service }, (error, response) => {
+        const name = Object.entries(serving).find(([, value]) => value === response?.status)?.[0];
+        resolve(error === null ? (name ?? "") : error.message);
+      });
+    });
+  const names = ["liveness", ...readinessNames];
+  const answers = await Promise.all(names.map(async (name) => [name, await statusOf(name)] as const));
+  client.close();
+  return Object.fromEntries(answers);
+}
+
 /** Decisions it made. */
 const decided = async ({ child, address }: Replica): Promise<number> =>
   ((await (await fetch(`http://${address}:${child.ready.metricsPort}/debug/decisions?limit=100`)).json()) as unknown[])
@@ -211,8 +237,10 @@ describe("two pickers of one pool", () => {
       30_000,
     );
     const second = await its.start("picker-2", "127.0.0.2");
-    await eventually("the second has the endpoints", async () => (await endpointsOf(second)) === 2, 30_000);
+    await eventually("the second has scraped both endpoints", async () => (await scraped(second)) === 2, 30_000);
     expect([await isReady(second), await leads(second, namespace)]).toEqual([false, false]);
+    expect(await statuses(first)).toEqual({ ...ofReadiness("SERVING"), liveness: "SERVING" });
+    expect(await statuses(second)).toEqual({ ...ofReadiness("NOT_SERVING"), liveness: "SERVING" });
     const running = load(its);
     await eventually("traffic", () => Promise.resolve(running.outcomes.length > 100), 30_000);
     expect([(await decided(first)) > 0, await decided(second)]).toEqual([true, 0]);
@@ -240,7 +268,7 @@ describe("two pickers of one pool", () => {
       30_000,
     );
     const second = await its.start("picker-2", "127.0.0.2");
-    await eventually("the second has the endpoints", async () => (await endpointsOf(second)) === 2, 30_000);
+    await eventually("the second has scraped both endpoints", async () => (await scraped(second)) === 2, 30_000);
     const running = load(its);
     await eventually("traffic", () => Promise.resolve(running.outcomes.length > 100), 30_000);
     const killedAtMs = performance.now();
@@ -260,8 +288,3 @@ describe("two pickers of one pool", () => {
     expect(await isReady(second)).toBe(true);
   });
 });
-
-async function endpointsOf({ child, address }: Replica): Promise<number> {
-  const answer = await fetch(`http://${address}:${child.ready.metricsPort}/debug/endpoints`);
-  return ((await answer.json()) as unknown[]).length;
-}
