@@ -90,8 +90,6 @@ export const pickerVariables: readonly DynamoVariable[] = [
   },
 ];
 
-const unshared = "state shared between pickers of raw engines is not built yet";
-
 /** Of DYN_EPP_MODE=standalone alone. */
 export const standaloneVariables: readonly DynamoVariable[] = [
   { name: "DYN_EPP_INFERENCE_POOL_NAME", fallback: "required", meaning: "--pool-name; label of the pool's metrics." },
@@ -133,8 +131,13 @@ export const standaloneVariables: readonly DynamoVariable[] = [
     meaning: "Pool of prefill servers.",
     noEffect: "prefill and decode pools of raw engines are not built yet",
   },
-  { name: "DYN_EPP_PEER_SERVICE", fallback: "", meaning: "The other pickers.", noEffect: unshared },
-  { name: "DYN_EPP_REPLICA_SYNC_PORT", fallback: "", meaning: "Port of what they share.", noEffect: unshared },
+  {
+    name: "DYN_EPP_PEER_SERVICE",
+    fallback: "none",
+    meaning:
+      "The Service that the other pickers stand behind: each sees what the others have running. Needs POD_IP, and leave to list EndpointSlices.",
+  },
+  { name: "DYN_EPP_REPLICA_SYNC_PORT", fallback: "9092", meaning: "Port of what they share." },
   {
     name: "DYN_EPP_SELECTION_HTTP_PORT",
     fallback: "",

@@ -80,7 +80,7 @@ export function standaloneSettings(env: Environment): StandaloneReading {
 }
 
 function pluginsOf(settings: StandaloneSettings): readonly PluginEntry[] {
-  const { kvEventReplayPort, totalKvBlocks, maxNumBatchedTokens } = settings;
+  const { kvEventReplayPort, totalKvBlocks, maxNumBatchedTokens, peerService, replicaSyncPort } = settings;
   const timeout = `${settings.tokenizationTimeoutMs}ms`;
   const { tokenizerUrl: url, tokenizerMaxResponseBytes: maxResponseBytes } = settings;
   return [
@@ -97,6 +97,7 @@ function pluginsOf(settings: StandaloneSettings): readonly PluginEntry[] {
           ...(totalKvBlocks === undefined ? {} : { totalKvBlocks }),
           ...(maxNumBatchedTokens === undefined ? {} : { maxNumBatchedTokens }),
           tokens: { vllm: { url, timeout, mmTimeout: timeout, maxResponseBytes } },
+          ...(peerService === undefined ? {} : { peers: { service: peerService, port: replicaSyncPort } }),
         },
       },
     },

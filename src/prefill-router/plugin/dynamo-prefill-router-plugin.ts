@@ -1,13 +1,20 @@
 /** The plugin definition of `dynamo-prefill-router`: its parameters, and what it builds from them and from Dynamo's environment variables. */
 import type { DynamoWorkers } from "../../data/discovery/dynamo/dynamo-discovery.ts";
 import { dynamoDiscoveryType } from "../../data/discovery/dynamo/dynamo-discovery-plugin.ts";
+import { createClusterPeers } from "../../data/peers/cluster-peers.ts";
+import { createListedPeers, type PeerName, parsePeer } from "../../data/peers/peer-addresses.ts";
 import { createTokenBackend } from "../../data/producers/token-producer.ts";
 import { isTruthy } from "../../dynamo/event-plane/settings.ts";
 import type { PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
 import { type FleetSettings, readFleetSettings } from "../fleet/fleet-settings.ts";
 import { settingSchemas } from "../settings/parameters.ts";
 import { EndpointRoutes } from "../standalone/endpoint-routes.ts";
-import { type EngineParameters, engineFaults, engineSchema } from "../standalone/engine-parameters.ts";
+import {
+  type EngineParameters,
+  engineFaults,
+  engineSchema,
+  type PeerParameters,
+} from "../standalone/engine-parameters.ts";
 import { DynamoPrefillRouter } from "./dynamo-prefill-router.ts";
 import { FleetRoutes } from "./fleet-routes.ts";
 import { InflightLimit } from "./inflight-limit.ts";
@@ -171,6 +178,7 @@ function createOver(
       vllm === undefined && modelPath === undefined
         ? undefined
         : createTokenBackend({ ...engines.tokens, modelName: engines.modelName }, context),
+    peers: engines.peers === undefined ? undefined : peersOf(engines.peers, context),
     log: context.log,
     now: () => context.now(),
     random: () => context.random(),
@@ -184,6 +192,18 @@ function createOver(
     inflight: new InflightLimit(parameters.maxInflightRequests ?? defaultMaxInflight),
   });
   return router;
+}
+
+/** Throws where a Service is named and nothing says how to reach an API server. */
+function peersOf({ service, addresses = [], port }: PeerParameters, context: PluginContext) {
+  const { environment = {}, log } = context;
+  if (service === undefined) {
+    const names = addresses.map((text) => parsePeer(text, port)).filter((peer): peer is PeerName => "host" in peer);
+    return { source: createListedPeers({ names }), port };
+  }
+  const namespace = environment["POD_NAMESPACE"] ?? environment["NAMESPACE"] ?? "default";
+  const podIp = environment["POD_IP"];
+  return { source: createClusterPeers({ namespace, service, port, podIp, environment, log }), port };
 }
 
 /** Dynamo's. */

@@ -219,7 +219,8 @@ function isWorkersMark({ change, routerId, workerId }: ActiveSequenceEvent): boo
   return change.kind === "prefill-completed" && routerId === workerId;
 }
 
-function additionOf(request: StageRequest, prefillTokens: number): ActiveSequenceChange {
+/** What a booking is to the other routers. */
+export function additionOf(request: StageRequest, prefillTokens: number): ActiveSequenceChange {
   const { settings, sequenceHashes, expectedOutputTokens } = request;
   return {
     kind: "add",

@@ -55,7 +55,8 @@ export class ReplicaMesh implements Peers {
   readonly #peers = new Set<string>();
   readonly #reading: Promise<void>;
   readonly #queue: Uint8Array[] = [];
-  #sending: Promise<void> | undefined;
+  #sending: Promise<void> = Promise.resolve();
+  #isSending = false;
   #isClosed = false;
 
   constructor(options: ReplicaMeshOptions, publisher: Publisher, subscriber: Subscriber) {
@@ -95,9 +96,7 @@ export class ReplicaMesh implements Peers {
       return;
     }
     this.#queue.push(encodeReplicaEvent({ ...event, senderId: this.id }));
-    this.#sending ??= this.#send().finally(() => {
-      this.#sending = undefined;
-    });
+    if (!this.#isSending) this.#sending = this.#send();
   }
 
   async close(): Promise<void> {
@@ -110,7 +109,9 @@ export class ReplicaMesh implements Peers {
     await this.#reading;
   }
 
+  /** Never rejects. Its end and the look at the empty queue are one step: what is queued a moment later begins anew. */
   async #send(): Promise<void> {
+    this.#isSending = true;
     for (let message = this.#queue.shift(); message !== undefined; message = this.#queue.shift()) {
       try {
         await this.#publisher.send([replicaTopic, message]);
@@ -120,6 +121,7 @@ export class ReplicaMesh implements Peers {
         this.#options.log.debug({ error: String(error) }, "a booking could not be told to the peers");
       }
     }
+    this.#isSending = false;
   }
 
   async #read(): Promise<void> {

@@ -6,6 +6,7 @@ import type { MediaSpan } from "../../data/attributes.ts";
 import type { Endpoint, Endpoints } from "../../data/endpoint.ts";
 import { EndpointFeeds } from "../../data/kv-events/endpoint-feeds.ts";
 import type { EventCounters } from "../../data/kv-events/event-counters.ts";
+import type { PeerSource } from "../../data/peers/peer-addresses.ts";
 import type { Holder } from "../../data/prefix-index/kv-index.ts";
 import { mediaByBlock } from "../../data/producers/precise-prefix-cache-media.ts";
 import type { TokenBackend } from "../../data/producers/token-backend.ts";
@@ -34,6 +35,7 @@ import {
 } from "./endpoint-worker.ts";
 import type { EngineParameters } from "./engine-parameters.ts";
 import { tokenizeThrough } from "./request-tokenizer.ts";
+import { SlotPeers } from "./slot-peers.ts";
 
 export interface EndpointRoutesInit {
   readonly endpoints: EndpointStoreView;
@@ -41,6 +43,8 @@ export interface EndpointRoutesInit {
   readonly settings: FleetSettings;
   /** Owned from now on. Undefined: requests have no tokens. */
   readonly tokenizer: TokenBackend | undefined;
+  /** Where the other pickers are found, and the port of all; owned from now on. Undefined: there are none. */
+  readonly peers?: { readonly source: PeerSource; readonly port: number } | undefined;
   readonly log: Logger;
   /** Monotonic milliseconds. */
   readonly now: () => number;
@@ -70,6 +74,7 @@ export class EndpointRoutes implements OwnedRoutes {
   readonly #indexSize: IndexSize | undefined;
   readonly #openFeeds: (() => EndpointFeeds) | undefined;
   readonly #tokenize: TokenizeRequest;
+  readonly #peers: SlotPeers | undefined;
   readonly #limits: EngineLimits;
   readonly #servers = new Map<bigint, Server>();
   readonly #routes = new Map<string | undefined, SetRoute>();
@@ -99,11 +104,12 @@ export class EndpointRoutes implements OwnedRoutes {
     }
     const { busyThresholds } = settings;
     const set: WatchedSet = { key: setKey, model: modelName, namespace: "", workers: new Map(), card: undefined };
+    const decode = createWorkerStage({ stage: "decode", blockSize, busyThresholds, needsBatchedTokens, random });
     this.#router = createPrefillRouter({
       config,
       settingsOf: settings.settingsOf,
       prefill: createWorkerStage({ stage: "prefill", blockSize, busyThresholds, needsBatchedTokens, random }),
-      decode: createWorkerStage({ stage: "decode", blockSize, busyThresholds, needsBatchedTokens, random }),
+      decode,
       index: index.router,
       now,
       random,
@@ -123,6 +129,18 @@ export class EndpointRoutes implements OwnedRoutes {
       },
       readmit: (id) => this.#router.suspectWorker(id, 0),
     });
+    if (init.peers !== undefined) {
+      this.#peers = new SlotPeers({
+        ...init.peers,
+        modelName,
+        blockSize,
+        stage: decode,
+        capacityChanged: () => this.#router.capacityChanged(),
+        bookingExpiryMs: config.activeRequestExpiryMs,
+        now,
+        log,
+      });
+    }
     const { fed } = index;
     if (fed !== undefined) {
       this.#openFeeds = () =>
@@ -141,7 +159,7 @@ export class EndpointRoutes implements OwnedRoutes {
         });
     }
     this.runtimes = new Map([
-      [setKey, { set, router: this.#router, indexSize: index.size, replicas: undefined, ingest: undefined }],
+      [setKey, { set, router: this.#router, indexSize: index.size, replicas: this.#peers, ingest: undefined }],
     ]);
   }
 
@@ -155,6 +173,7 @@ export class EndpointRoutes implements OwnedRoutes {
     });
     for (const endpoint of endpoints.snapshot()) this.#added(endpoint);
     this.#feeds = this.#openFeeds?.();
+    this.#peers?.begin();
   }
 
   /** Whatever model is asked for: an engine knows its own names, and answers for those that it does not know. */
@@ -189,6 +208,7 @@ export class EndpointRoutes implements OwnedRoutes {
           suspects: this.#suspects.excluded.map(String),
           index: size && { blocks: size.blocks, heldBlocks: size.heldBlocks, sizeBytes: size.sizeBytes },
           router: this.#router.snapshot(),
+          replicas: this.#peers?.state() ?? null,
           events: feeds && { ...feeds.counters, isReplaying: feeds.isReplaying },
           engines: Object.fromEntries(
             Array.from(this.#servers.values(), ({ id, endpoint }) => [
@@ -207,6 +227,7 @@ export class EndpointRoutes implements OwnedRoutes {
     this.#unsubscribe?.();
     this.#suspects.close();
     this.#router.close();
+    await this.#peers?.close();
     await this.#feeds?.close();
     await this.#init.tokenizer?.close();
   }

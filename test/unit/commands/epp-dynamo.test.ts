@@ -124,7 +124,7 @@ describe("variables of Dynamo's picker", () => {
     ],
     [{ DYN_NAMESPACE: "ns", DYN_MODEL_NAME: "tiny" }, /^DYN_MODEL_NAME has no effect/],
     [{ DYN_SECURE_SERVING: "maybe" }, /^DYN_SECURE_SERVING=maybe: true or false expected; ignored/],
-    [{ ...standalone, DYN_EPP_PEER_SERVICE: "peers", POD_IP: "10.0.0.1" }, /^DYN_EPP_PEER_SERVICE has no effect/],
+    [{ ...standalone, DYN_EPP_SELECTION_HTTP_PORT: "8092" }, /^DYN_EPP_SELECTION_HTTP_PORT has no effect/],
   ] as readonly (readonly [Environment, RegExp])[])("%j is warned of", (environment, expected) => {
     const { warnings } = adapt(environment);
     expect(warnings).toEqual([expect.stringMatching(expected)]);
