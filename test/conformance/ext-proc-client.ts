@@ -182,9 +182,9 @@ export interface ExtProc {
 const processPath = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
 const replyDeadlineMs = 10_000;
 
-export function connectExtProc(port: number, isTls: boolean): ExtProc {
+export function connectExtProc(port: number, isTls: boolean, host = "127.0.0.1"): ExtProc {
   const client = new ExternalProcessorClient(
-    `127.0.0.1:${port}`,
+    `${host}:${port}`,
     isTls ? anyCertificate() : credentials.createInsecure(),
     {
       "grpc.max_receive_message_length": -1,
