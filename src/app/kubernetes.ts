@@ -33,6 +33,11 @@ export interface KubernetesOptions {
   readonly log: Logger;
 }
 
+/** Name of the Deployment that the picker's own pod is of, which the reference takes for the pool's where there is none; "" where it cannot be told. */
+export function deploymentName(environment: Environment): string {
+  return /^(.+)-[a-z0-9]+-[a-z0-9]+$/.exec(environment["POD_NAME"] ?? "")?.[1] ?? "";
+}
+
 /** Throws DiscoveryError where nothing says how to reach an API server. */
 export function createKubernetes({ settings, namespace, environment, log }: KubernetesOptions): Kubernetes {
   const credentials = findCredentials(environment);

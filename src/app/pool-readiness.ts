@@ -3,6 +3,8 @@
  * concern: other pools of the process go on.
  */
 import type { KubernetesDiscovery } from "../data/discovery/kubernetes/pool-discovery.ts";
+import type { AppProtocol } from "../request/app-protocol.ts";
+import { readsProtocol } from "../request/parser-set.ts";
 import type { Configuration } from "./configuration.ts";
 
 export type PoolReadiness =
@@ -16,15 +18,25 @@ const ready: PoolReadiness = { kind: "ready" };
 
 export interface PoolParts {
   readonly store: { readonly isSynced: boolean };
-  readonly configuration: Pick<Configuration, "isReady">;
+  readonly configuration: Pick<Configuration, "isReady"> & {
+    readonly current: { readonly config: { readonly parsers: readonly string[] } };
+  };
   readonly objects: { readonly isSynced: boolean };
   /** Undefined where endpoints do not come from Kubernetes. */
   readonly discovery: Pick<KubernetesDiscovery, "state"> | undefined;
 }
 
-export function readinessOf({ store, configuration, objects, discovery }: PoolParts): PoolReadiness {
+export function readinessOf(
+  { store, configuration, objects, discovery }: PoolParts,
+  reads: (parsers: readonly string[], protocol: AppProtocol) => boolean = readsProtocol,
+): PoolReadiness {
   const discovered = discovery === undefined ? ready : discoveryReadiness(discovery.state);
   if (discovered.kind !== "ready") return discovered;
+  const protocol = discovery?.state.kind === "listed" ? discovery.state.pool.appProtocol : undefined;
+  const { parsers } = configuration.current.config;
+  if (protocol !== undefined && !reads(parsers, protocol)) {
+    return { kind: "unserved", reason: `appProtocol is ${protocol}, which none of ${parsers.join(", ")} reads` };
+  }
   if (!store.isSynced) return { kind: "coming", reason: "the first list of endpoints is not complete" };
   if (!objects.isSynced) return { kind: "coming", reason: "the Kubernetes API has not listed objectives and rewrites" };
   if (!configuration.isReady) return { kind: "coming", reason: "a plugin is not fit to decide yet" };

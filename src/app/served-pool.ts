@@ -20,7 +20,7 @@ import type { Metrics } from "../telemetry/metrics.ts";
 import type { Tracing } from "../telemetry/tracing.ts";
 import { Configuration } from "./configuration.ts";
 import { createDynamoMetrics } from "./dynamo-metrics.ts";
-import type { Kubernetes } from "./kubernetes.ts";
+import { deploymentName, type Kubernetes } from "./kubernetes.ts";
 import type { Environment } from "./metrics-port.ts";
 import { createPluginGauges } from "./plugin-gauges.ts";
 import { createPluginRegistry } from "./plugins.ts";
@@ -94,7 +94,7 @@ export async function startServedPool(
   watchPoolGauges({
     metrics,
     store,
-    poolName: name,
+    poolName: name === "" && pool.kubernetes !== undefined ? deploymentName(surroundings.environment) : name,
     stalenessMs: settings["metrics-staleness-threshold"],
     discovery: pool.kubernetes,
     now,

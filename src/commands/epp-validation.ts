@@ -1,7 +1,7 @@
 /** What `signalbox epp` refuses although each flag is well formed: flags that exclude each other or need another. */
 
 import { parseFrontendList } from "../data/discovery/dynamo/frontend-map.ts";
-import { maxTargetPorts } from "../data/discovery/kubernetes/endpoint-selector.ts";
+import { faultyRequirement, maxTargetPorts } from "../data/discovery/kubernetes/endpoint-selector.ts";
 import { poolGroups } from "../data/discovery/kubernetes/inference-pool.ts";
 import { parseEndpointList } from "../data/discovery/static.ts";
 import { parseBytes } from "../data/duration.ts";
@@ -76,6 +76,8 @@ function faultsOfSelector(settings: EppSettings): readonly string[] {
   if (settings["endpoint-selector"] === "") return [];
   const faults: string[] = [];
   if (isSet(settings["pool-name"])) faults.push("either --pool-name or --endpoint-selector must be set, not both");
+  const faulty = faultyRequirement(settings["endpoint-selector"]);
+  if (faulty !== undefined) faults.push(`--endpoint-selector: ${JSON.stringify(faulty)} selects nothing by labels`);
   const ports = settings["endpoint-target-ports"];
   if (ports.length < 1 || new Set(ports).size > maxTargetPorts) {
     faults.push(`--endpoint-target-ports: --endpoint-selector needs 1 to ${maxTargetPorts} ports`);

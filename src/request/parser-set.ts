@@ -1,4 +1,5 @@
 /** The parsers a configuration names, and which of them reads a request: the one with the longest path suffix, else the fallback. */
+import type { AppProtocol } from "./app-protocol.ts";
 import type { HeaderLookup } from "./inference-request.ts";
 import type { ParsedBody } from "./parsed-body.ts";
 import { anthropicParser } from "./parsers/anthropic.ts";
@@ -26,6 +27,18 @@ export const defaultParserTypes: readonly string[] = [
   "vllmhttp-parser",
   "passthrough-parser",
 ];
+
+/** Whether one of these parsers reads what comes over the protocol, as the reference asks before it is ready. */
+export function readsProtocol(
+  types: readonly string[],
+  protocol: AppProtocol,
+  parsers: ReadonlyMap<string, Pick<RequestParser, "appProtocols">> = known,
+): boolean {
+  return types.some((type) => {
+    const protocols = parsers.get(type)?.appProtocols ?? [];
+    return protocols.length === 0 || protocols.includes(protocol);
+  });
+}
 
 export interface ParserSet {
   /** Types that were named but play no part: repeated, or behind the fallback, which ends registration. For a warning. */

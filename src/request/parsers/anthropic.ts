@@ -1,4 +1,5 @@
 /** Anthropic's messages and count_tokens. Its prompt is made of the tools, the system text and the messages, in that order. */
+import { jsonProtocols } from "../app-protocol.ts";
 import { BodyMembers, badField, readJsonBody } from "../json-body.ts";
 import { memberString } from "../json-member.ts";
 import { hasElements } from "../json-value.ts";
@@ -15,6 +16,7 @@ const members = new BodyMembers("messages", "system", "tools", "max_tokens", "me
 export const anthropicParser: RequestParser = {
   type,
   paths: [messagesPath, countTokensPath],
+  appProtocols: jsonProtocols,
   parse(path, _headers, bytes) {
     const body = readJsonBody(bytes, members);
     if (isRejection(body)) return body;

@@ -1,4 +1,5 @@
 /** The OpenAI dialects: chat, completions, embeddings, responses, conversations and images, and the render forms of the same bodies. */
+import { jsonProtocols } from "../app-protocol.ts";
 import { BodyMembers, type BodyOf, badField, readJsonBody } from "../json-body.ts";
 import { hasElements, isArrayAt } from "../json-value.ts";
 import type { ApiName, ParsedBody, Prompt } from "../parsed-body.ts";
@@ -117,6 +118,7 @@ const dialects: ReadonlyMap<string, Dialect> = new Map([
 export const openAiParser: RequestParser = {
   type,
   paths: [...dialects.keys()],
+  appProtocols: jsonProtocols,
   parse(path, _headers, bytes): ParsedBody | Rejection {
     const body = readJsonBody(bytes, members);
     if (isRejection(body)) return body;

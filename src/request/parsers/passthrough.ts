@@ -4,4 +4,9 @@ import type { RequestParser } from "./request-parser.ts";
 
 const unread: ParsedBody = { ...opaqueBody, readsResponse: true };
 
-export const passthroughParser: RequestParser = { type: opaqueBody.parser, paths: [], parse: () => unread };
+export const passthroughParser: RequestParser = {
+  type: opaqueBody.parser,
+  paths: [],
+  appProtocols: [],
+  parse: () => unread,
+};

@@ -1,4 +1,5 @@
 /** SGLang's native API: POST /generate with text or input_ids, one or a batch. */
+import { jsonProtocols } from "../app-protocol.ts";
 import { BodyMembers, type BodyOf, badField, readJsonBody } from "../json-body.ts";
 import { memberCount } from "../json-member.ts";
 import type { Prompt } from "../parsed-body.ts";
@@ -13,6 +14,7 @@ const members = new BodyMembers("text", "input_ids", "input_embeds", "sampling_p
 export const sglangHttpParser: RequestParser = {
   type,
   paths: ["generate"],
+  appProtocols: jsonProtocols,
   parse(_path, _headers, bytes) {
     const body = readJsonBody(bytes, members);
     if (isRejection(body)) return body;

@@ -1,4 +1,5 @@
 /** vLLM's token-in, token-out API: POST /inference/v1/generate with token_ids and sampling_params. */
+import { jsonProtocols } from "../app-protocol.ts";
 import { BodyMembers, badField, readJsonBody } from "../json-body.ts";
 import { memberCount } from "../json-member.ts";
 import { hasElements, tokensIn } from "../json-value.ts";
@@ -12,6 +13,7 @@ const members = new BodyMembers("token_ids", "sampling_params");
 export const vllmHttpParser: RequestParser = {
   type,
   paths: ["inference/v1/generate"],
+  appProtocols: jsonProtocols,
   parse(_path, _headers, bytes) {
     const body = readJsonBody(bytes, members);
     if (isRejection(body)) return body;

@@ -3,8 +3,7 @@
  * inference.networking.k8s.io, and v1alpha2 of inference.networking.x-k8s.io with its flat selector and single port.
  */
 import type { KubernetesObject } from "../../../net/kubernetes/list-watch.ts";
-
-export type AppProtocol = "http" | "kubernetes.io/h2c";
+import type { AppProtocol } from "../../../request/app-protocol.ts";
 
 export interface InferencePool {
   /** Label selector as the API server takes it; "" selects every pod of the namespace. */

@@ -148,6 +148,9 @@ class KubernetesDiscovery implements DynamoDiscovery {
       case "back":
         log.info({ path }, "the Kubernetes API is back; records reconciled");
         break;
+      case "absent":
+        log.info({ path }, "the Kubernetes API does not know this kind");
+        break;
       case "expired":
         log.debug({ path }, "the watch's version is gone; a new list follows");
         break;
