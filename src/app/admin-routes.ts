@@ -91,12 +91,12 @@ function routeOf(pools: readonly ServedPool[], view: PoolView): AdminRoute {
 }
 
 function endpointsOf({ pool, store }: ServedPool, nowMs: number): readonly object[] {
-  const scrapes = pool.scrapeStatus();
+  const scrapes = Map.groupBy(pool.scrapeStatus(), ({ endpoint }) => endpoint);
   const discovery = pool.kubernetes?.age(nowMs);
   return store.snapshot().map((endpoint) => ({
     ...describeEndpoint(endpoint, nowMs),
     ...(discovery === undefined ? {} : { discovery }),
-    scrapes: scrapes.filter((scrape) => scrape.endpoint === endpoint.name),
+    scrapes: scrapes.get(endpoint.name) ?? [],
   }));
 }
 
