@@ -8,6 +8,7 @@ import { createInterface } from "node:readline";
 /** The C libraries stand in for the base image. The scratch tmpfs is read-only once the folders are in it. */
 const enter = `
 set -eu
+PATH=$PATH:/usr/sbin:/sbin
 layout=$1; shift
 root=$(mktemp -d -p "$(dirname "$layout")")
 mount -t tmpfs -o size=1m none "$root"
@@ -20,7 +21,7 @@ done
 for folder in /lib /lib64 /usr/lib /proc /dev; do [ ! -d $folder ] || mount --rbind $folder "$root$folder"; done
 : > "$root/engine/setpriv"
 mount --bind "$(command -v setpriv)" "$root/engine/setpriv"
-mount -o remount,ro "$root"
+mount -o remount,bind,ro "$root"
 exec env -i "PATH=/nodejs/bin" "$(command -v chroot)" "$root" \\
   /engine/setpriv --no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all "$@"
 `;
