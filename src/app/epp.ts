@@ -146,8 +146,9 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
   let told = statesOf();
   const readiness = setInterval(() => {
     const fit = fitness();
-    // One that cannot serve yet must not lead.
+    // One that cannot serve must not lead.
     if (!isDraining && fit.kind === "ready") leadership?.contend();
+    else leadership?.abstain();
     const states = statesOf();
     if (states.every((state, index) => state === told[index])) return;
     told = states;

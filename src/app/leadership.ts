@@ -17,8 +17,10 @@ import type { Environment } from "./metrics-port.ts";
 
 export interface Leadership {
   readonly isLeading: boolean;
-  /** Begins to contend: a replica that is not fit to serve must not lead. Idempotent. */
+  /** It is fit to serve: it contends for the lead until it is not. Idempotent. */
   contend(): void;
+  /** It is not, and must not lead: where it does, the lease is given back. Idempotent. */
+  abstain(): void;
   /** For /debug/leader. */
   describe(): Readonly<Record<string, unknown>>;
   /** Leads no more; the lease is given back. Idempotent. */
@@ -66,7 +68,17 @@ export function createLeadership(options: LeadershipOptions): Leadership {
     });
     options.changed();
   };
-  const election = new LeaseElection({ store: createLeaseStore(api, namespace, name), identity, report });
+  const store = createLeaseStore(api, namespace, name);
+  let election: LeaseElection | undefined;
+  /** Of the one before, until its lease is given back. */
+  let resigning: Promise<void> | undefined;
+  let isClosed = false;
+  const resign = async (): Promise<void> => {
+    const last = election;
+    election = undefined;
+    await last?.close();
+    status.set(0);
+  };
   // Only a hint, so that a lease that is given back is taken at once: without the right to watch, it is taken within seconds.
   const watch = new ListWatch<string>({
     api,
@@ -76,7 +88,7 @@ export function createLeadership(options: LeadershipOptions): Leadership {
     listener: {
       replaced: () => {},
       put: (_key, holder) => {
-        if (holder === "") election.wake();
+        if (holder === "") election?.wake();
       },
       removed: () => {},
     },
@@ -86,24 +98,35 @@ export function createLeadership(options: LeadershipOptions): Leadership {
   });
   return {
     get isLeading() {
-      return election.isLeading;
+      return election?.isLeading ?? false;
     },
     contend() {
+      if (isClosed || election !== undefined || resigning !== undefined) return;
+      election = new LeaseElection({ store, identity, report });
       election.start();
       void watch.start();
+    },
+    abstain() {
+      if (election === undefined) return;
+      resigning = resign().finally(() => {
+        resigning = undefined;
+      });
+      options.changed();
     },
     describe: () => ({
       lease: `${namespace}/${name}`,
       identity,
-      isLeading: election.isLeading,
-      holder: election.holder,
-      transitions: election.transitions,
+      contends: election !== undefined,
+      isLeading: election?.isLeading ?? false,
+      holder: election?.holder ?? "",
+      transitions: election?.transitions ?? 0,
       isWatched: !watch.isStale,
-      lastError: election.lastError === undefined ? undefined : String((election.lastError as Error).message),
+      lastError: election?.lastError === undefined ? undefined : String((election.lastError as Error).message),
     }),
     async close() {
-      await election.close();
-      status.set(0);
+      isClosed = true;
+      await resigning;
+      await resign();
       await watch.close();
       await own?.close();
     },

@@ -11,6 +11,8 @@ import { grantPickerRights, pickerAccount } from "./picker-pod.ts";
 
 let plane: ControlPlane;
 const open: { close(): Promise<void> }[] = [];
+/** Each takes less than a minute where nothing else runs. */
+const limitMs = 300_000;
 
 beforeAll(async () => {
   plane = await startControlPlane();
@@ -31,11 +33,14 @@ interface Contender {
 const times = { leaseMs: 4_000, renewMs: 2_500, retryMs: 500 };
 
 async function contenders(namespace: string, count: number): Promise<readonly Contender[]> {
-  await plane.api.request({
-    method: "POST",
-    path: "/api/v1/namespaces",
-    body: JSON.stringify({ metadata: { name: namespace } }),
-  });
+  await plane.api.request(
+    {
+      method: "POST",
+      path: "/api/v1/namespaces",
+      body: JSON.stringify({ metadata: { name: namespace } }),
+    },
+    limitMs,
+  );
   await grantPickerRights(plane, namespace, "signalbox-epp-leader-election");
   const account = await plane.accountFolder(namespace, pickerAccount);
   const made: Contender[] = [];
@@ -73,63 +78,76 @@ const leaderOf = (all: readonly Contender[], what: string): Promise<Contender> =
   eventually(what, () => Promise.resolve(all.find(({ election }) => election.isLeading)), 60_000);
 
 describe("three contenders", () => {
-  it("have one leader, and another when that one's network fails silently or its lease is given back", async () => {
-    const all = await contenders("election-1", 3);
-    const watched = watchLeaders(all);
-    for (const { election } of all) election.start();
-    const first = await leaderOf(all, "one leads");
-    const { spec } = await leaseOf("election-1");
-    expect(spec).toMatchObject({ leaseDurationSeconds: 4, leaseTransitions: 0 });
-    expect(spec.renewTime).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/);
-    expect(all.map(({ election }) => election).find(({ isLeading }) => isLeading)).toBe(first.election);
-    first.network.manner = "silent";
-    const others = all.filter((one) => one !== first);
-    const second = await leaderOf(others, "another leads");
-    expect(first.election.isLeading).toBe(false);
-    expect(await leaseOf("election-1")).toMatchObject({ spec: { leaseTransitions: 1 } });
-    first.network.manner = "pass";
-    first.network.cut();
-    await eventually(
-      "the first sees whom it follows",
-      () => Promise.resolve(first.election.holder === second.election.holder && first.election.lastError === undefined),
-      30_000,
-    );
-    await second.election.close();
-    expect(await leaseOf("election-1")).toMatchObject({ spec: { holderIdentity: "" } });
-    await leaderOf(
-      all.filter((one) => one !== second),
-      "one of the two others leads",
-    );
-    expect(watched.most()).toBe(1);
-  });
+  it(
+    "have one leader, and another when that one's network fails silently or its lease is given back",
+    async () => {
+      const all = await contenders("election-1", 3);
+      const watched = watchLeaders(all);
+      for (const { election } of all) election.start();
+      const first = await leaderOf(all, "one leads");
+      const { spec } = await leaseOf("election-1");
+      expect(spec).toMatchObject({ leaseDurationSeconds: 4, leaseTransitions: 0 });
+      expect(spec.renewTime).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$/);
+      expect(all.map(({ election }) => election).find(({ isLeading }) => isLeading)).toBe(first.election);
+      first.network.manner = "silent";
+      const others = all.filter((one) => one !== first);
+      const second = await leaderOf(others, "another leads");
+      expect(first.election.isLeading).toBe(false);
+      expect(await leaseOf("election-1")).toMatchObject({ spec: { leaseTransitions: 1 } });
+      first.network.manner = "pass";
+      first.network.cut();
+      await eventually(
+        "the first sees whom it follows",
+        () =>
+          Promise.resolve(first.election.holder === second.election.holder && first.election.lastError === undefined),
+        30_000,
+      );
+      await second.election.close();
+      expect(await leaseOf("election-1")).toMatchObject({ spec: { holderIdentity: "" } });
+      await leaderOf(
+        all.filter((one) => one !== second),
+        "one of the two others leads",
+      );
+      expect(watched.most()).toBe(1);
+    },
+    limitMs,
+  );
 
-  it("have no leader while the API server is away, and one when it is back", async () => {
-    const all = await contenders("election-2", 3);
-    const watched = watchLeaders(all);
-    for (const { election } of all) election.start();
-    const first = await leaderOf(all, "one leads");
-    await plane.stopApiServer();
-    await eventually("it leads no more", () => Promise.resolve(!first.election.isLeading), 30_000);
-    await plane.startApiServer();
-    await leaderOf(all, "one leads again");
-    expect(watched.most()).toBe(1);
-  });
+  it(
+    "have no leader while the API server is away, and one when it is back",
+    async () => {
+      const all = await contenders("election-2", 3);
+      const watched = watchLeaders(all);
+      for (const { election } of all) election.start();
+      const first = await leaderOf(all, "one leads");
+      await plane.stopApiServer();
+      await eventually("it leads no more", () => Promise.resolve(!first.election.isLeading), 30_000);
+      await plane.startApiServer();
+      await leaderOf(all, "one leads again");
+      expect(watched.most()).toBe(1);
+    },
+    limitMs,
+  );
 
-  it("that may not touch leases have no leader and go on asking", async () => {
-    const [contender] = await contenders("election-3", 1);
-    const rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/election-3/rolebindings";
-    const binding = JSON.parse(await plane.api.request({ path: `${rbac}/signalbox-epp-leader-election` })) as {
-      readonly roleRef: object;
-      readonly subjects: object;
-    };
-    await plane.api.request({ method: "DELETE", path: `${rbac}/signalbox-epp-leader-election` });
-    contender?.election.start();
-    await eventually("it is refused", () => Promise.resolve(contender?.election.lastError !== undefined), 30_000);
-    expect(contender?.election.isLeading).toBe(false);
-    expect(contender?.election.lastError).toMatchObject({ status: 403 });
-    const { roleRef, subjects } = binding;
-    const body = JSON.stringify({ metadata: { name: "again" }, roleRef, subjects });
-    await plane.api.request({ method: "POST", path: rbac, body });
-    await eventually("it leads", () => Promise.resolve(contender?.election.isLeading === true), 30_000);
-  });
+  it(
+    "that may not touch leases have no leader and go on asking",
+    async () => {
+      const [contender] = await contenders("election-3", 1);
+      const rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/election-3/rolebindings";
+      const binding = JSON.parse(await plane.api.request({ path: `${rbac}/signalbox-epp-leader-election` })) as {
+        readonly roleRef: object;
+        readonly subjects: object;
+      };
+      await plane.api.request({ method: "DELETE", path: `${rbac}/signalbox-epp-leader-election` });
+      contender?.election.start();
+      await eventually("it is refused", () => Promise.resolve(contender?.election.lastError !== undefined), 30_000);
+      expect(contender?.election.isLeading).toBe(false);
+      expect(contender?.election.lastError).toMatchObject({ status: 403 });
+      const { roleRef, subjects } = binding;
+      const body = JSON.stringify({ metadata: { name: "again" }, roleRef, subjects });
+      await plane.api.request({ method: "POST", path: rbac, body });
+      await eventually("it leads", () => Promise.resolve(contender?.election.isLeading === true), 30_000);
+    },
+    limitMs,
+  );
 });

@@ -21,6 +21,8 @@ import { createPoolNamespace, type PoolNamespace, poolSpec } from "./pool-namesp
 let plane: ControlPlane;
 let count = 0;
 const open: { close(): Promise<void> }[] = [];
+/** Each takes less than a minute where nothing else runs. */
+const limitMs = 300_000;
 
 beforeAll(async () => {
   plane = await startControlPlane();
@@ -147,13 +149,16 @@ async function site(args: readonly string[]): Promise<Site> {
   await place.createPod("engine", { labels: app, ips: ["127.0.0.1"] });
   const account = await plane.accountFolder(place.namespace, pickerAccount);
   const [grpcPort, healthPort] = [await freePort(), await freePort()];
-  const envoy = await startEnvoy({
-    mode: "full-duplex",
-    template: await envoyTemplate(folder, ["127.0.0.1", "127.0.0.2"], healthPort),
-    binary: findEnvoy(process.env),
-    picker: { port: grpcPort, tls: false },
-    listenPort: 0,
-  });
+  const envoy = await startEnvoy(
+    {
+      mode: "full-duplex",
+      template: await envoyTemplate(folder, ["127.0.0.1", "127.0.0.2"], healthPort),
+      binary: findEnvoy(process.env),
+      picker: { port: grpcPort, tls: false },
+      listenPort: 0,
+    },
+    limitMs,
+  );
   open.push(envoy);
   return {
     place,
@@ -217,74 +222,121 @@ const decided = async ({ child, address }: Replica): Promise<number> =>
     .length;
 
 function load({ envoy }: Site) {
-  const running = startLoad({
-    url: `${envoy.url}/v1/chat/completions`,
-    concurrency,
-    body: () => JSON.stringify({ model: defaultModel, max_tokens: 2, messages: [{ role: "user", content: "hi" }] }),
-  });
+  const running = startLoad(
+    {
+      url: `${envoy.url}/v1/chat/completions`,
+      concurrency,
+      body: () => JSON.stringify({ model: defaultModel, max_tokens: 2, messages: [{ role: "user", content: "hi" }] }),
+    },
+    limitMs,
+  );
   open.push({ close: () => running.stop() });
   return running;
 }
 
 describe("two pickers of one pool", () => {
-  it("hand over without a failed request when the leader is asked to end", async () => {
-    const its = await site(["--drain-timeout=3s"]);
-    const { namespace } = its.place;
-    const first = await its.start("picker-1", "127.0.0.1");
-    await eventually(
-      "the first leads and is ready",
-      async () => (await leads(first, namespace)) && isReady(first),
-      30_000,
-    );
-    const second = await its.start("picker-2", "127.0.0.2");
-    await eventually("the second has scraped both endpoints", async () => (await scraped(second)) === 2, 30_000);
-    expect([await isReady(second), await leads(second, namespace)]).toEqual([false, false]);
-    expect(await statuses(first)).toEqual({ ...ofReadiness("SERVING"), liveness: "SERVING" });
-    expect(await statuses(second)).toEqual({ ...ofReadiness("NOT_SERVING"), liveness: "SERVING" });
-    const running = load(its);
-    await eventually("traffic", () => Promise.resolve(running.outcomes.length > 100), 30_000);
-    expect([(await decided(first)) > 0, await decided(second)]).toEqual([true, 0]);
-    first.child.signal("SIGTERM");
-    await eventually(
-      "the second leads and is ready",
-      async () => (await leads(second, namespace)) && isReady(second),
-      30_000,
-    );
-    expect(await first.child.exited).toBe(0);
-    const endedAt = running.outcomes.length;
-    await eventually("traffic goes on", () => Promise.resolve(running.outcomes.length > endedAt + 100), 30_000);
-    await running.stop();
-    expect(tally(running.outcomes)).toEqual({ 200: running.outcomes.length });
-    expect(await decided(second)).toBeGreaterThan(0);
-  });
+  it(
+    "hand over without a failed request when the leader is asked to end",
+    async () => {
+      const its = await site(["--drain-timeout=3s"]);
+      const { namespace } = its.place;
+      const first = await its.start("picker-1", "127.0.0.1");
+      await eventually(
+        "the first leads and is ready",
+        async () => (await leads(first, namespace)) && isReady(first),
+        30_000,
+      );
+      const second = await its.start("picker-2", "127.0.0.2");
+      await eventually("the second has scraped both endpoints", async () => (await scraped(second)) === 2, 30_000);
+      expect([await isReady(second), await leads(second, namespace)]).toEqual([false, false]);
+      expect(await statuses(first)).toEqual({ ...ofReadiness("SERVING"), liveness: "SERVING" });
+      expect(await statuses(second)).toEqual({ ...ofReadiness("NOT_SERVING"), liveness: "SERVING" });
+      const running = load(its);
+      await eventually("traffic", () => Promise.resolve(running.outcomes.length > 100), 30_000);
+      expect([(await decided(first)) > 0, await decided(second)]).toEqual([true, 0]);
+      first.child.signal("SIGTERM");
+      await eventually(
+        "the second leads and is ready",
+        async () => (await leads(second, namespace)) && isReady(second),
+        30_000,
+      );
+      expect(await first.child.exited).toBe(0);
+      const endedAt = running.outcomes.length;
+      await eventually("traffic goes on", () => Promise.resolve(running.outcomes.length > endedAt + 100), 30_000);
+      await running.stop();
+      expect(tally(running.outcomes)).toEqual({ 200: running.outcomes.length });
+      expect(await decided(second)).toBeGreaterThan(0);
+    },
+    limitMs,
+  );
 
-  it("lose no request but those under way when the leader is killed, and the other leads once the lease is over", async () => {
-    const its = await site([]);
-    const { namespace } = its.place;
-    const first = await its.start("picker-1", "127.0.0.1");
-    await eventually(
-      "the first leads and is ready",
-      async () => (await leads(first, namespace)) && isReady(first),
-      30_000,
-    );
-    const second = await its.start("picker-2", "127.0.0.2");
-    await eventually("the second has scraped both endpoints", async () => (await scraped(second)) === 2, 30_000);
-    const running = load(its);
-    await eventually("traffic", () => Promise.resolve(running.outcomes.length > 100), 30_000);
-    const killedAtMs = performance.now();
-    first.child.signal("SIGKILL");
-    await first.child.exited;
-    const goneAtMs = performance.now();
-    await eventually("the second leads", () => leads(second, namespace), 60_000);
-    const tookMs = performance.now() - killedAtMs;
-    const ledAt = running.outcomes.length;
-    await eventually("traffic goes on", () => Promise.resolve(running.outcomes.length > ledAt + 100), 30_000);
-    await running.stop();
-    const failed = running.outcomes.filter(({ status }) => status !== 200);
-    expect(failed.filter(({ startedAtMs }) => startedAtMs > goneAtMs)).toEqual([]);
-    expect(failed.length).toBeLessThanOrEqual(concurrency);
-    // Not before the lease is over, which was renewed at most two seconds before.
-    expect(tookMs).toBeGreaterThan(12_000);
-    expect(await isReady(second)).toBe(true);
-  });
+  it(
+    "lose no request but those under way when the leader is killed, and the other leads once the lease is over",
+    async () => {
+      const its = await site([]);
+      const { namespace } = its.place;
+      const first = await its.start("picker-1", "127.0.0.1");
+      await eventually(
+        "the first leads and is ready",
+        async () => (await leads(first, namespace)) && isReady(first),
+        30_000,
+      );
+      const second = await its.start("picker-2", "127.0.0.2");
+      await eventually("the second has scraped both endpoints", async () => (await scraped(second)) === 2, 30_000);
+      const running = load(its);
+      await eventually("traffic", () => Promise.resolve(running.outcomes.length > 100), 30_000);
+      const killedAtMs = performance.now();
+      first.child.signal("SIGKILL");
+      await first.child.exited;
+      const goneAtMs = performance.now();
+      await eventually("the second leads", () => leads(second, namespace), 60_000);
+      const tookMs = performance.now() - killedAtMs;
+      const ledAt = running.outcomes.length;
+      await eventually("traffic goes on", () => Promise.resolve(running.outcomes.length > ledAt + 100), 30_000);
+      await running.stop();
+      const failed = running.outcomes.filter(({ status }) => status !== 200);
+      expect(failed.filter(({ startedAtMs }) => startedAtMs > goneAtMs)).toEqual([]);
+      expect(failed.length).toBeLessThanOrEqual(concurrency);
+      // Not before the lease is over, which was renewed at most two seconds before.
+      expect(tookMs).toBeGreaterThan(12_000);
+      expect(await isReady(second)).toBe(true);
+    },
+    limitMs,
+  );
+
+  it(
+    "go on serving while the API server is away, though neither leads for long, and one leads when it is back",
+    async () => {
+      const its = await site([]);
+      const { namespace } = its.place;
+      const first = await its.start("picker-1", "127.0.0.1");
+      const second = await its.start("picker-2", "127.0.0.2");
+      const leader = (): Promise<Replica | undefined> =>
+        leads(first, namespace).then(async (is) =>
+          is ? first : (await leads(second, namespace)) ? second : undefined,
+        );
+      const before = await eventually(
+        "one leads and is ready",
+        async () => {
+          const found = await leader();
+          return found !== undefined && (await isReady(found)) ? found : undefined;
+        },
+        30_000,
+      );
+      for (const one of [first, second]) {
+        await eventually("both endpoints are scraped", async () => (await scraped(one)) === 2, 30_000);
+      }
+      const running = load(its);
+      await eventually("traffic", () => Promise.resolve(running.outcomes.length > 100), 30_000);
+      await plane.stopApiServer();
+      await eventually("nobody leads", async () => !(await isReady(before)) && (await leader()) === undefined, 60_000);
+      const sofar = running.outcomes.length;
+      await eventually("traffic goes on", () => Promise.resolve(running.outcomes.length > sofar + 100), 30_000);
+      await plane.startApiServer();
+      await eventually("one leads", async () => (await leader()) !== undefined, 60_000);
+      await running.stop();
+      expect(tally(running.outcomes)).toEqual({ 200: running.outcomes.length });
+    },
+    limitMs,
+  );
 });

@@ -18,6 +18,8 @@ let folder: string;
 let account: string;
 const namespace = "metrics";
 const open: { close(): Promise<void> }[] = [];
+/** Each takes less than a minute where nothing else runs. */
+const limitMs = 300_000;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "signalbox-metrics-"));
@@ -45,21 +47,28 @@ async function tokenOf(name: string): Promise<string> {
 
 /** As deploy/kubernetes/rbac.yaml has it for whoever scrapes. */
 async function mayRead(name: string): Promise<void> {
-  await create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", {
-    metadata: { name: `read-${name}` },
-    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "signalbox-epp-metrics-reader" },
-    subjects: [{ kind: "ServiceAccount", name, namespace }],
-  });
+  await create(
+    "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    {
+      metadata: { name: `read-${name}` },
+      roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "signalbox-epp-metrics-reader" },
+      subjects: [{ kind: "ServiceAccount", name, namespace }],
+    },
+    limitMs,
+  );
 }
 
 async function picker(...args: readonly string[]): Promise<Child<EppPorts>> {
-  const made = await startPickerPod({
-    plane,
-    namespace,
-    podName: "picker-0",
-    account,
-    args: ["--endpoint-selector=app=vllm", "--endpoint-target-ports=8000", "--secure-serving=false", ...args],
-  });
+  const made = await startPickerPod(
+    {
+      plane,
+      namespace,
+      podName: "picker-0",
+      account,
+      args: ["--endpoint-selector=app=vllm", "--endpoint-target-ports=8000", "--secure-serving=false", ...args],
+    },
+    limitMs,
+  );
   open.push(made);
   return made;
 }
@@ -70,71 +79,87 @@ async function statusOf({ ready }: Child<EppPorts>, path: string, token?: string
 }
 
 describe("the metrics port", () => {
-  it("lets in whose token the API server knows and who has the right to the path, and nobody else", async () => {
-    const its = await picker();
-    const [reader, stranger] = [await tokenOf("reader"), await tokenOf("stranger")];
-    await mayRead("reader");
-    await eventually("the reader is let in", async () => (await statusOf(its, "/metrics", reader)) === 200, 30_000);
-    expect(await statusOf(its, "/metrics", stranger)).toBe(403);
-    expect(await statusOf(its, "/metrics")).toBe(401);
-    expect(await statusOf(its, "/metrics", `${reader.slice(0, -4)}AAAA`)).toBe(401);
-    // The right is to /metrics, and what /debug shows is more.
-    expect(await statusOf(its, "/debug/config", reader)).toBe(403);
-  });
+  it(
+    "lets in whose token the API server knows and who has the right to the path, and nobody else",
+    async () => {
+      const its = await picker();
+      const [reader, stranger] = [await tokenOf("reader"), await tokenOf("stranger")];
+      await mayRead("reader");
+      await eventually("the reader is let in", async () => (await statusOf(its, "/metrics", reader)) === 200, 30_000);
+      expect(await statusOf(its, "/metrics", stranger)).toBe(403);
+      expect(await statusOf(its, "/metrics")).toBe(401);
+      expect(await statusOf(its, "/metrics", `${reader.slice(0, -4)}AAAA`)).toBe(401);
+      // The right is to /metrics, and what /debug shows is more.
+      expect(await statusOf(its, "/debug/config", reader)).toBe(403);
+    },
+    limitMs,
+  );
 
-  it("believes what it was told for a while when the API server is away, and lets nobody else in", async () => {
-    const its = await picker();
-    const [known, unknown] = [await tokenOf("known"), await tokenOf("unknown")];
-    await mayRead("known");
-    await mayRead("unknown");
-    await eventually("it is let in", async () => (await statusOf(its, "/metrics", known)) === 200, 30_000);
-    await plane.stopApiServer();
-    expect(await statusOf(its, "/metrics", known)).toBe(200);
-    expect(await statusOf(its, "/metrics", unknown)).toBe(503);
-    await plane.startApiServer();
-    await eventually("it is let in", async () => (await statusOf(its, "/metrics", unknown)) === 200, 30_000);
-  });
+  it(
+    "believes what it was told for a while when the API server is away, and lets nobody else in",
+    async () => {
+      const its = await picker();
+      const [known, unknown] = [await tokenOf("known"), await tokenOf("unknown")];
+      await mayRead("known");
+      await mayRead("unknown");
+      await eventually("it is let in", async () => (await statusOf(its, "/metrics", known)) === 200, 30_000);
+      await plane.stopApiServer();
+      expect(await statusOf(its, "/metrics", known)).toBe(200);
+      expect(await statusOf(its, "/metrics", unknown)).toBe(503);
+      await plane.startApiServer();
+      await eventually("it is let in", async () => (await statusOf(its, "/metrics", unknown)) === 200, 30_000);
+    },
+    limitMs,
+  );
 
-  it("is open with --metrics-endpoint-auth=false", async () => {
-    const its = await picker("--metrics-endpoint-auth=false");
-    expect(await statusOf(its, "/metrics")).toBe(200);
-    expect(await statusOf(its, "/debug/config")).toBe(200);
-  });
+  it(
+    "is open with --metrics-endpoint-auth=false",
+    async () => {
+      const its = await picker("--metrics-endpoint-auth=false");
+      expect(await statusOf(its, "/metrics")).toBe(200);
+      expect(await statusOf(its, "/debug/config")).toBe(200);
+    },
+    limitMs,
+  );
 
-  it("takes a new certificate without a failed request, and only clients of its authority", async () => {
-    const authority = await createAuthority();
-    const clientAuthority = await createAuthority();
-    const client = await signed(clientAuthority, "prometheus");
-    const stranger = await signed(await createAuthority(), "stranger");
-    const certificates = await mountFolder(join(folder, "certificates"));
-    const publish = async (name: string): Promise<void> => {
-      const { cert, key } = await signed(authority, name);
-      await certificates.publish({ "tls.crt": cert, "tls.key": key });
-    };
-    await publish("first");
-    await writeFile(join(folder, "client-ca.crt"), clientAuthority.cert);
-    const its = await picker(
-      "--metrics-endpoint-auth=false",
-      `--metrics-cert-dir=${certificates.path}`,
-      `--metrics-client-ca-file=${join(folder, "client-ca.crt")}`,
-    );
-    const ask = (who: Pair | undefined) => askOverTls(its.ready.metricsPort, authority.cert, who);
-    expect(await ask(client)).toEqual({ status: 200, server: "first" });
-    await expect(ask(stranger)).rejects.toThrow();
-    await expect(ask(undefined)).rejects.toThrow();
-    await publish("second");
-    const seen: { readonly status: number; readonly server: string }[] = [];
-    await eventually(
-      "the second certificate is shown",
-      async () => {
-        const answer = await ask(client);
-        seen.push(answer);
-        return answer.server === "second";
-      },
-      30_000,
-    );
-    expect(new Set(seen.map(({ status }) => status))).toEqual(new Set([200]));
-  });
+  it(
+    "takes a new certificate without a failed request, and only clients of its authority",
+    async () => {
+      const authority = await createAuthority();
+      const clientAuthority = await createAuthority();
+      const client = await signed(clientAuthority, "prometheus");
+      const stranger = await signed(await createAuthority(), "stranger");
+      const certificates = await mountFolder(join(folder, "certificates"));
+      const publish = async (name: string): Promise<void> => {
+        const { cert, key } = await signed(authority, name);
+        await certificates.publish({ "tls.crt": cert, "tls.key": key });
+      };
+      await publish("first");
+      await writeFile(join(folder, "client-ca.crt"), clientAuthority.cert);
+      const its = await picker(
+        "--metrics-endpoint-auth=false",
+        `--metrics-cert-dir=${certificates.path}`,
+        `--metrics-client-ca-file=${join(folder, "client-ca.crt")}`,
+      );
+      const ask = (who: Pair | undefined) => askOverTls(its.ready.metricsPort, authority.cert, who);
+      expect(await ask(client)).toEqual({ status: 200, server: "first" });
+      await expect(ask(stranger)).rejects.toThrow();
+      await expect(ask(undefined)).rejects.toThrow();
+      await publish("second");
+      const seen: { readonly status: number; readonly server: string }[] = [];
+      await eventually(
+        "the second certificate is shown",
+        async () => {
+          const answer = await ask(client);
+          seen.push(answer);
+          return answer.server === "second";
+        },
+        30_000,
+      );
+      expect(new Set(seen.map(({ status }) => status))).toEqual(new Set([200]));
+    },
+    limitMs,
+  );
 });
 
 function askOverTls(
@@ -151,5 +176,5 @@ function askOverTls(
     });
     sent.on("error", (error) => reject(new Error(error.message)));
     sent.end();
-  });
+  }, limitMs);
 }

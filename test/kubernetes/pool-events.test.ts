@@ -15,6 +15,8 @@ let plane: ControlPlane;
 let folder: string;
 let count = 0;
 const open: { close(): Promise<void> }[] = [];
+/** Each takes less than a minute where nothing else runs. */
+const limitMs = 300_000;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "signalbox-events-"));
@@ -53,26 +55,32 @@ async function site(args: readonly string[] = []) {
   await its.createPod("engine", { labels: { app: "vllm" }, ips: ["127.0.0.1"] });
   const file = join(folder, `${namespace}.yaml`);
   await writeFile(file, good);
-  const picker = await startPickerPod({
-    plane,
-    namespace,
-    podName: "picker-0",
-    account: await plane.accountFolder(namespace, pickerAccount),
-    args: [
-      "--pool-name=pool",
-      `--config-file=${file}`,
-      "--secure-serving=false",
-      "--metrics-endpoint-auth=false",
-      ...args,
-    ],
-  });
+  const picker = await startPickerPod(
+    {
+      plane,
+      namespace,
+      podName: "picker-0",
+      account: await plane.accountFolder(namespace, pickerAccount),
+      args: [
+        "--pool-name=pool",
+        `--config-file=${file}`,
+        "--secure-serving=false",
+        "--metrics-endpoint-auth=false",
+        ...args,
+      ],
+    },
+    limitMs,
+  );
   open.push(picker);
-  const envoy = await startEnvoy({
-    mode: "full-duplex",
-    binary: findEnvoy(process.env),
-    picker: { port: picker.ready.grpcPort, tls: false },
-    listenPort: 0,
-  });
+  const envoy = await startEnvoy(
+    {
+      mode: "full-duplex",
+      binary: findEnvoy(process.env),
+      picker: { port: picker.ready.grpcPort, tls: false },
+      listenPort: 0,
+    },
+    limitMs,
+  );
   open.push(envoy);
   await eventually(
     "the picker is ready",
@@ -98,38 +106,46 @@ async function site(args: readonly string[] = []) {
 }
 
 describe("Events beside the pool", () => {
-  it("tell of a configuration that is refused or taken and of unknown objectives, counted in one Event each", async () => {
-    const { file, request, seen, events } = await site();
-    for (const objective of ["premium", "standart", "premium"]) expect(await request(objective)).toBe(200);
-    const unknown = await seen("UnknownObjective");
-    expect(unknown.involvedObject).toMatchObject({ kind: "InferencePool", name: "pool", uid: expect.any(String) });
-    expect(unknown.message).toContain('"premium"');
-    await writeFile(file, `${good}unheardOf: true\n`);
-    expect((await seen("ConfigurationRejected")).message).toContain("unheardOf");
-    await writeFile(file, good.replaceAll("queue-scorer", "kv-cache-utilization-scorer"));
-    expect((await seen("ConfigurationApplied")).count).toBe(1);
-    await eventually(
-      "all three requests are counted in one Event",
-      async () =>
-        (await events())
-          .filter(({ reason }) => reason === "UnknownObjective")
-          .map((event) => event.count)
-          .join() === "3",
-      60_000,
-    );
-    expect((await seen("UnknownObjective")).message).toContain('"premium", "standart"');
-  });
+  it(
+    "tell of a configuration that is refused or taken and of unknown objectives, counted in one Event each",
+    async () => {
+      const { file, request, seen, events } = await site();
+      for (const objective of ["premium", "standart", "premium"]) expect(await request(objective)).toBe(200);
+      const unknown = await seen("UnknownObjective");
+      expect(unknown.involvedObject).toMatchObject({ kind: "InferencePool", name: "pool", uid: expect.any(String) });
+      expect(unknown.message).toContain('"premium"');
+      await writeFile(file, `${good}unheardOf: true\n`);
+      expect((await seen("ConfigurationRejected")).message).toContain("unheardOf");
+      await writeFile(file, good.replaceAll("queue-scorer", "kv-cache-utilization-scorer"));
+      expect((await seen("ConfigurationApplied")).count).toBe(1);
+      await eventually(
+        "all three requests are counted in one Event",
+        async () =>
+          (await events())
+            .filter(({ reason }) => reason === "UnknownObjective")
+            .map((event) => event.count)
+            .join() === "3",
+        60_000,
+      );
+      expect((await seen("UnknownObjective")).message).toContain('"premium", "standart"');
+    },
+    limitMs,
+  );
 
-  it("are not written with --pool-events=false", async () => {
-    const { file, request, events, picker } = await site(["--pool-events=false"]);
-    expect(await request("premium")).toBe(200);
-    await writeFile(file, `${good}unheardOf: true\n`);
-    await eventually(
-      "the edit is refused",
-      () => Promise.resolve(picker.lines.some((line) => line.includes("the edited configuration is refused"))),
-      30_000,
-    );
-    await picker.close(20_000);
-    expect(await events()).toEqual([]);
-  });
+  it(
+    "are not written with --pool-events=false",
+    async () => {
+      const { file, request, events, picker } = await site(["--pool-events=false"]);
+      expect(await request("premium")).toBe(200);
+      await writeFile(file, `${good}unheardOf: true\n`);
+      await eventually(
+        "the edit is refused",
+        () => Promise.resolve(picker.lines.some((line) => line.includes("the edited configuration is refused"))),
+        30_000,
+      );
+      await picker.close(20_000);
+      expect(await events()).toEqual([]);
+    },
+    limitMs,
+  );
 });

@@ -23,6 +23,8 @@ let plane: ControlPlane;
 let place: PoolNamespace;
 let folder: string;
 const open: { close(): Promise<void> }[] = [];
+/** Each takes less than a minute where nothing else runs. */
+const limitMs = 300_000;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "signalbox-rotation-"));
@@ -48,12 +50,16 @@ async function boundToken(secret: string): Promise<string> {
   const { metadata } = JSON.parse(await create(secrets, { metadata: { name: secret } })) as {
     readonly metadata: { readonly uid: string };
   };
-  const answer = await create(`/api/v1/namespaces/${namespace}/serviceaccounts/${pickerAccount}/token`, {
-    spec: {
-      expirationSeconds: 3600,
-      boundObjectRef: { apiVersion: "v1", kind: "Secret", name: secret, uid: metadata.uid },
+  const answer = await create(
+    `/api/v1/namespaces/${namespace}/serviceaccounts/${pickerAccount}/token`,
+    {
+      spec: {
+        expirationSeconds: 3600,
+        boundObjectRef: { apiVersion: "v1", kind: "Secret", name: secret, uid: metadata.uid },
+      },
     },
-  });
+    limitMs,
+  );
   return (JSON.parse(answer) as { readonly status: { readonly token: string } }).status.token;
 }
 
@@ -71,7 +77,7 @@ function servedName(port: number): Promise<string> {
       socket.destroy();
     });
     socket.on("error", (error) => reject(new Error(error.message)));
-  });
+  }, limitMs);
 }
 
 async function publishCertificate(certificates: MountedFolder, name: string): Promise<void> {
@@ -80,82 +86,86 @@ async function publishCertificate(certificates: MountedFolder, name: string): Pr
 }
 
 describe("rotation under load", () => {
-  it("of the account's token and authority and of the serving certificate fails no request and loses no change", async () => {
-    const workers = await startWorkersChild(2, ["--time-scale=1000"]);
-    open.push(workers);
-    const ports = workers.ready.map(({ hostPort }) => Number(hostPort.split(":")[1]));
-    await place.putPool("pool", poolSpec(app, ...ports));
-    await place.createPod("engine", { labels: app, ips: ["127.0.0.1"] });
-    const authority = await readFile(plane.certificates.ca, "utf8");
-    const account = await mountFolder(join(folder, "account"));
-    const first = await boundToken("first");
-    await account.publish({ token: first, "ca.crt": authority });
-    const certificates = await mountFolder(join(folder, "certificates"));
-    await publishCertificate(certificates, "first");
-    const network = await startFaultProxy(plane.port);
-    open.push(network);
-    const picker = await startPickerPod({
-      plane,
-      namespace,
-      podName: "picker-0",
-      account: account.path,
-      apiPort: network.port,
-      args: ["--pool-name=pool", `--cert-path=${certificates.path}`, "--enable-cert-reload"],
-    });
-    open.push(picker);
-    const envoy = await startEnvoy({
-      mode: "full-duplex",
-      binary: findEnvoy(process.env),
-      picker: { port: picker.ready.grpcPort, tls: true },
-      listenPort: 0,
-    });
-    open.push(envoy);
-    await create(`/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name: "reader" } });
-    await create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", {
-      metadata: { name: "rotation-reader" },
-      roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "signalbox-epp-metrics-reader" },
-      subjects: [{ kind: "ServiceAccount", name: "reader", namespace }],
-    });
-    /** With a token that was never shown before, so that the API server has to be asked. */
-    const endpoints = async (): Promise<number | undefined> => {
-      const token = await plane.tokenIn(await plane.accountFolder(namespace, "reader"));
-      const headers = { authorization: `Bearer ${token}` };
-      const page = await (await fetch(`http://127.0.0.1:${picker.ready.metricsPort}/metrics`, { headers })).text();
-      const value = /^llm_d_epp_ready_endpoints\{name="pool"\} (\d+)$/m.exec(page)?.[1];
-      return value === undefined ? undefined : Number(value);
-    };
-    await eventually("both endpoints are scraped", async () => (await endpoints()) === 2, 30_000);
-    const load = startLoad({
-      url: `${envoy.url}/v1/chat/completions`,
-      concurrency: 8,
-      body: () => JSON.stringify({ model: defaultModel, max_tokens: 2, messages: [{ role: "user", content: "hi" }] }),
-    });
-    open.push({ close: () => load.stop() });
-    const goesOn = (): Promise<unknown> => {
-      const sofar = load.outcomes.length;
-      return eventually("traffic", () => Promise.resolve(load.outcomes.length > sofar + 50), 30_000);
-    };
-    await goesOn();
+  it(
+    "of the account's token and authority and of the serving certificate fails no request and loses no change",
+    async () => {
+      const workers = await startWorkersChild(2, ["--time-scale=1000"]);
+      open.push(workers);
+      const ports = workers.ready.map(({ hostPort }) => Number(hostPort.split(":")[1]));
+      await place.putPool("pool", poolSpec(app, ...ports));
+      await place.createPod("engine", { labels: app, ips: ["127.0.0.1"] });
+      const authority = await readFile(plane.certificates.ca, "utf8");
+      const account = await mountFolder(join(folder, "account"));
+      const first = await boundToken("first");
+      await account.publish({ token: first, "ca.crt": authority });
+      const certificates = await mountFolder(join(folder, "certificates"));
+      await publishCertificate(certificates, "first");
+      const network = await startFaultProxy(plane.port);
+      open.push(network);
+      const picker = await startPickerPod({
+        plane,
+        namespace,
+        podName: "picker-0",
+        account: account.path,
+        apiPort: network.port,
+        args: ["--pool-name=pool", `--cert-path=${certificates.path}`, "--enable-cert-reload"],
+      });
+      open.push(picker);
+      const envoy = await startEnvoy({
+        mode: "full-duplex",
+        binary: findEnvoy(process.env),
+        picker: { port: picker.ready.grpcPort, tls: true },
+        listenPort: 0,
+      });
+      open.push(envoy);
+      await create(`/api/v1/namespaces/${namespace}/serviceaccounts`, { metadata: { name: "reader" } });
+      await create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", {
+        metadata: { name: "rotation-reader" },
+        roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "signalbox-epp-metrics-reader" },
+        subjects: [{ kind: "ServiceAccount", name: "reader", namespace }],
+      });
+      /** With a token that was never shown before, so that the API server has to be asked. */
+      const endpoints = async (): Promise<number | undefined> => {
+        const token = await plane.tokenIn(await plane.accountFolder(namespace, "reader"));
+        const headers = { authorization: `Bearer ${token}` };
+        const page = await (await fetch(`http://127.0.0.1:${picker.ready.metricsPort}/metrics`, { headers })).text();
+        const value = /^llm_d_epp_ready_endpoints\{name="pool"\} (\d+)$/m.exec(page)?.[1];
+        return value === undefined ? undefined : Number(value);
+      };
+      await eventually("both endpoints are scraped", async () => (await endpoints()) === 2, 30_000);
+      const load = startLoad({
+        url: `${envoy.url}/v1/chat/completions`,
+        concurrency: 8,
+        body: () => JSON.stringify({ model: defaultModel, max_tokens: 2, messages: [{ role: "user", content: "hi" }] }),
+      });
+      open.push({ close: () => load.stop() });
+      const goesOn = (): Promise<unknown> => {
+        const sofar = load.outcomes.length;
+        return eventually("traffic", () => Promise.resolve(load.outcomes.length > sofar + 50), 30_000);
+      };
+      await goesOn();
 
-    const second = await boundToken("second");
-    await account.publish({ token: second, "ca.crt": `${authority}${(await createAuthority()).cert}` });
-    await plane.api.request({ method: "DELETE", path: `/api/v1/namespaces/${namespace}/secrets/first` });
-    await eventually("the first token is refused", () => isRefused(first), 60_000);
-    // Watches that were begun with the first token end here.
-    network.cut();
-    await place.createPod("another", { labels: app, ips: ["127.0.0.1"] });
-    await eventually("the change is seen with the second token", async () => (await endpoints()) === 4, 60_000);
-    await goesOn();
+      const second = await boundToken("second");
+      await account.publish({ token: second, "ca.crt": `${authority}${(await createAuthority()).cert}` });
+      await plane.api.request({ method: "DELETE", path: `/api/v1/namespaces/${namespace}/secrets/first` });
+      await eventually("the first token is refused", () => isRefused(first), 60_000);
+      // Watches that were begun with the first token end here.
+      network.cut();
+      await place.createPod("another", { labels: app, ips: ["127.0.0.1"] });
+      await eventually("the change is seen with the second token", async () => (await endpoints()) === 4, 60_000);
+      await goesOn();
 
-    expect(await servedName(picker.ready.grpcPort)).toBe("first");
-    await publishCertificate(certificates, "second");
-    await eventually(
-      "the second certificate is served",
-      async () => (await servedName(picker.ready.grpcPort)) === "second",
-      30_000,
-    );
-    await goesOn();
-    await load.stop();
-    expect(tally(load.outcomes)).toEqual({ 200: load.outcomes.length });
-  });
+      expect(await servedName(picker.ready.grpcPort)).toBe("first");
+      await publishCertificate(certificates, "second");
+      await eventually(
+        "the second certificate is served",
+        async () => (await servedName(picker.ready.grpcPort)) === "second",
+        30_000,
+      );
+      await goesOn();
+      await load.stop();
+      expect(tally(load.outcomes)).toEqual({ 200: load.outcomes.length });
+    },
+    limitMs,
+  );
 });

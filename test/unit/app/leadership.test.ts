@@ -78,6 +78,28 @@ describe("leadership", () => {
     expect(changes.count).toBe(2);
   });
 
+  it("is given back while the replica is not fit, and contended for again when it is", async () => {
+    const { api, state } = server();
+    const { made, metrics } = leadership({ api });
+    const status = metrics.families.leaderStatus.series("epp-ns-pool.llm-d.ai");
+    made.abstain();
+    made.contend();
+    await until(() => made.isLeading);
+    made.abstain();
+    made.abstain();
+    expect(made.isLeading).toBe(false);
+    await until(() => state.lease?.spec["holderIdentity"] === "");
+    expect([status.value, made.describe()["contends"]]).toEqual([0, false]);
+    await until(() => {
+      made.contend();
+      return made.isLeading;
+    });
+    expect(state.lease?.spec["leaseTransitions"]).toBe(1);
+    await made.close();
+    made.contend();
+    expect([made.isLeading, state.lease?.spec["holderIdentity"]]).toEqual([false, ""]);
+  });
+
   it("is the page's gauge by the reference's name", async () => {
     const { made, metrics } = leadership({ api: server().api });
     made.contend();
