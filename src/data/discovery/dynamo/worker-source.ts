@@ -82,8 +82,10 @@ export async function createRegistration(options: RegistrationOptions): Promise<
         log: options.log,
       });
     }
-    case "kubernetes":
-      throw new RangeError("records of this process cannot be registered in Kubernetes");
+    case "kubernetes": {
+      const { createPodRegistration } = await import("./pod-registration.ts");
+      return createPodRegistration(options.environment, options.parameters.kubernetesNamespace);
+    }
     default: {
       const never: never = options.backend;
       return never;

@@ -37,6 +37,8 @@ class KubernetesRegistration implements DynamoRegistration {
   readonly #records = new Map<string, string>();
   /** Writes, one after the other: the last one has everything. */
   #work: Promise<void> = Promise.resolve();
+  /** There may be an object, be it without records. */
+  #isWritten = false;
   #isClosed = false;
 
   constructor(options: KubernetesRegistrationOptions) {
@@ -67,10 +69,9 @@ class KubernetesRegistration implements DynamoRegistration {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    const isWritten = this.#records.size > 0;
     this.#records.clear();
     await this.#queue(async () => {
-      if (!isWritten) return;
+      if (!this.#isWritten) return;
       await this.#options.api.request({ method: "DELETE", path: this.#path }).catch((error: unknown) => {
         if (!(error instanceof KubernetesApiError && error.status === 404)) throw error;
       });
@@ -85,6 +86,7 @@ class KubernetesRegistration implements DynamoRegistration {
 
   async #write(): Promise<void> {
     const { api, pod, podUid } = this.#options;
+    this.#isWritten = true;
     const owner = {
       apiVersion: "v1",
       kind: "Pod",
