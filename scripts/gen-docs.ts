@@ -11,7 +11,8 @@ import { choicesText, defaultText } from "../src/config/flag-help.ts";
 import { environmentNameOf, type FlagSpec } from "../src/config/flags.ts";
 import { configSchema } from "../src/config/schema.ts";
 import { settingSchemas } from "../src/prefill-router/settings/parameters.ts";
-import { type Setting, settingTable } from "../src/prefill-router/settings/setting-table.ts";
+import type { Setting } from "../src/prefill-router/settings/setting.ts";
+import { settingTable } from "../src/prefill-router/settings/setting-table.ts";
 import type { PluginDefinition } from "../src/scheduling/contracts.ts";
 import { createDynamoFamilies } from "../src/telemetry/dynamo-catalogue.ts";
 

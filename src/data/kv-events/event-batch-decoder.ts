@@ -3,7 +3,8 @@
  * Fields that are missing at the end, and ones nobody knows, are fine. A batch that is not whole is refused before its first event is handed on;
  * an event that cannot be read is left out alone and counted, since the others of its batch have happened.
  */
-import { EngineEvent, groupKindOf, tierOfMedium } from "./engine-event.ts";
+import { EngineEvent, groupKindOf } from "./engine-event.ts";
+import { EventFields } from "./event-fields.ts";
 import { readExtraKeys } from "./extra-keys.ts";
 import { MalformedPayload, MsgpackCursor } from "./msgpack-cursor.ts";
 
@@ -34,8 +35,6 @@ export function createBatchDecoder(options: BatchDecoderOptions): BatchDecoder {
   return new EventBatchDecoder(options);
 }
 
-/** More tokens than any engine caches in one step: what claims them is lying. */
-const maxTokens = 4_194_304;
 /** Of one step. */
 const maxEvents = 16_384;
 const noBatch = Buffer.alloc(0);
@@ -44,6 +43,7 @@ class EventBatchDecoder implements BatchDecoder {
   readonly #options: BatchDecoderOptions;
   readonly #cursor = new MsgpackCursor();
   readonly #event = new EngineEvent();
+  readonly #fields = new EventFields(this.#cursor, this.#event);
   #payload: Buffer = noBatch;
   #eventsAt = 0;
 
@@ -122,7 +122,7 @@ class EventBatchDecoder implements BatchDecoder {
     if (cursor.is(tags.removed)) return this.#readRemoved(fields);
     if (cursor.is(tags.cleared)) {
       this.#event.reset("cleared");
-      if (fields > 1) this.#owner();
+      if (fields > 1) this.#fields.owner();
       return true;
     }
     this.#event.reset("ignored");
@@ -134,13 +134,13 @@ class EventBatchDecoder implements BatchDecoder {
     const cursor = this.#cursor;
     const event = this.#event;
     event.reset("stored");
-    this.#hashes();
-    this.#parent();
-    this.#tokens();
+    this.#fields.hashes();
+    this.#fields.parent();
+    this.#fields.tokens();
     event.blockSize = cursor.u32();
     if (fields > 5) cursor.skip();
-    if (fields > 6) this.#medium();
-    if (fields > 7) this.#names();
+    if (fields > 6) this.#fields.medium();
+    if (fields > 7) this.#fields.names();
     if (fields > 8) readExtraKeys(cursor, event, this.#options.extraKeys);
     this.#tail(fields - 9);
     return true;
@@ -149,8 +149,8 @@ class EventBatchDecoder implements BatchDecoder {
   #readRemoved(fields: number): boolean {
     if (fields < 2) return false;
     this.#event.reset("removed");
-    this.#hashes();
-    if (fields > 2) this.#medium();
+    this.#fields.hashes();
+    if (fields > 2) this.#fields.medium();
     this.#tail(fields - 3);
     return true;
   }
@@ -169,9 +169,9 @@ class EventBatchDecoder implements BatchDecoder {
     for (let field = 0; field < count && field < 5; field++) {
       const kind = cursor.peek();
       if (kind === "integer" && (isFixed ? field === 0 : event.group < 0)) event.group = cursor.u32();
-      else if (kind === "text" && (!isFixed || field === 1)) event.groupKind = groupKindOf(this.#string());
-      else if (kind === "text" && field === 3) event.isRemote = this.#string() !== "LOCAL";
-      else if (kind === "text" && field === 4) this.#owner();
+      else if (kind === "text" && (!isFixed || field === 1)) event.groupKind = groupKindOf(this.#fields.string());
+      else if (kind === "text" && field === 3) event.isRemote = this.#fields.string() !== "LOCAL";
+      else if (kind === "text" && field === 4) this.#fields.owner();
       else cursor.skip();
     }
   }
@@ -207,14 +207,14 @@ class EventBatchDecoder implements BatchDecoder {
       }
       switch (read) {
         case "hashes":
-          this.#hashes();
+          this.#fields.hashes();
           seen |= 1;
           break;
         case "parent":
-          this.#parent();
+          this.#fields.parent();
           break;
         case "tokens":
-          this.#tokens();
+          this.#fields.tokens();
           seen |= 2;
           break;
         case "size":
@@ -222,13 +222,13 @@ class EventBatchDecoder implements BatchDecoder {
           seen |= 4;
           break;
         case "medium":
-          this.#medium();
+          this.#fields.medium();
           break;
         case "lora":
-          event.loraName = this.#string();
+          event.loraName = this.#fields.string();
           break;
         case "salt":
-          event.cacheSalt = this.#string();
+          event.cacheSalt = this.#fields.string();
           break;
         case "extra":
           // Read last: which text is the adapter's name is known only then.
@@ -239,13 +239,13 @@ class EventBatchDecoder implements BatchDecoder {
           event.group = cursor.u32();
           break;
         case "kind":
-          event.groupKind = groupKindOf(this.#string());
+          event.groupKind = groupKindOf(this.#fields.string());
           break;
         case "locality":
-          event.isRemote = this.#string() !== "LOCAL";
+          event.isRemote = this.#fields.string() !== "LOCAL";
           break;
         case "owner":
-          this.#owner();
+          this.#fields.owner();
           break;
         default:
           read satisfies never;
@@ -277,103 +277,6 @@ class EventBatchDecoder implements BatchDecoder {
     }
     return false;
   }
-
-  #hashes(): void {
-    const cursor = this.#cursor;
-    const event = this.#event;
-    const count = cursor.arrayLength();
-    if (count > maxTokens) throw new MalformedPayload("more blocks than an engine holds");
-    if (event.hashes.length < 2 * count) event.hashes = new Uint32Array(grown(2 * count));
-    const { hashes } = event;
-    for (let i = 0; i < count; i++) {
-      this.#hash();
-      hashes[2 * i] = cursor.low;
-      hashes[2 * i + 1] = cursor.high;
-    }
-    event.hashCount = count;
-  }
-
-  /** An integer, or a digest whose last eight bytes stand for it, as in the reference. */
-  #hash(): void {
-    const cursor = this.#cursor;
-    if (cursor.peek() !== "bytes") {
-      cursor.u64();
-      return;
-    }
-    cursor.bytes();
-    const { start, end } = cursor;
-    let low = 0;
-    let high = 0;
-    for (let at = Math.max(start, end - 8); at < end; at++) {
-      high = (high << 8) | (low >>> 24);
-      low = (low << 8) | cursor.byteAt(at);
-    }
-    cursor.low = low >>> 0;
-    cursor.high = high >>> 0;
-  }
-
-  #parent(): void {
-    const cursor = this.#cursor;
-    const event = this.#event;
-    event.hasParent = !cursor.nil();
-    if (!event.hasParent) return;
-    this.#hash();
-    event.parentLow = cursor.low;
-    event.parentHigh = cursor.high;
-  }
-
-  /** Ids, or pairs of neighbours, which overlap by one. */
-  #tokens(): void {
-    const cursor = this.#cursor;
-    const event = this.#event;
-    const count = cursor.arrayLength();
-    if (count > maxTokens) throw new MalformedPayload("more tokens than an engine caches");
-    if (event.tokens.length <= count) event.tokens = new Uint32Array(grown(count + 1));
-    const { tokens } = event;
-    event.isEagle = count > 0 && cursor.peek() === "array";
-    if (event.isEagle) {
-      for (let i = 0; i < count; i++) {
-        if (cursor.arrayLength() !== 2) throw new MalformedPayload("a pair of tokens is expected");
-        tokens[i] = cursor.u32();
-        tokens[i + 1] = cursor.u32();
-      }
-    } else cursor.u32s(count, tokens);
-    event.tokenCount = event.isEagle ? count + 1 : count;
-  }
-
-  #medium(): void {
-    if (!this.#cursor.nil()) this.#event.tier = tierOfMedium(this.#string());
-  }
-
-  /** The adapter's name; SGLang puts an object with the salt there. */
-  #names(): void {
-    const cursor = this.#cursor;
-    const event = this.#event;
-    if (cursor.nil()) return;
-    if (cursor.peek() !== "map") {
-      event.loraName = this.#string();
-      return;
-    }
-    const members = cursor.mapLength();
-    for (let member = 0; member < members; member++) {
-      cursor.text();
-      if (cursor.is(saltKey) && cursor.peek() === "text") event.cacheSalt = this.#string();
-      else cursor.skip();
-    }
-  }
-
-  #owner(): void {
-    if (!this.#cursor.nil()) this.#event.isForeign = this.#string() !== "";
-  }
-
-  #string(): string {
-    this.#cursor.text();
-    return this.#cursor.string();
-  }
-}
-
-function grown(size: number): number {
-  return 2 ** Math.ceil(Math.log2(size));
 }
 
 const eventKinds = ["stored", "removed", "cleared", "ignored"] as const;
@@ -384,7 +287,6 @@ const tags = {
   ignored: Buffer.from("Ignored"),
 };
 const typeKey = Buffer.from("type");
-const saltKey = Buffer.from("cache_salt");
 
 type MapField =
   | "hashes"

@@ -226,8 +226,3 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
     if (plan.mode === "disaggregated") routes.suspect(route, plan.prefill.worker.id, isCertain);
   }
 }
-
-/** What the decision log shows of a planned request. */
-export function plannedOf(request: InferenceRequest): Planned | undefined {
-  return request.attribute(plannedKey);
-}

@@ -2,14 +2,8 @@
  * The router's settings from Dynamo's environment variables. As in Dynamo, what cannot be read is ignored (here with a warning), while a value
  * out of range, or an unknown word where one of a few is expected, is a fault. An empty variable counts as unset.
  */
-import {
-  type RouterSettings,
-  type Setting,
-  type SettingName,
-  type SettingValue,
-  settings,
-  settingTable,
-} from "./setting-table.ts";
+import type { Setting, SettingValue } from "./setting.ts";
+import { type RouterSettings, type SettingName, settings, settingTable } from "./setting-table.ts";
 import { faultOf, parseSetting, parseTruth } from "./setting-values.ts";
 
 export interface SettingsRead {

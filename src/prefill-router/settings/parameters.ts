@@ -4,14 +4,8 @@
  */
 import type { JsonSchema } from "../../data/plugin.ts";
 import { type SettingsRead, setOverlapWeight } from "./environment.ts";
-import {
-  type RouterSettings,
-  type Setting,
-  type SettingName,
-  type SettingValue,
-  settings,
-  settingTable,
-} from "./setting-table.ts";
+import type { Setting, SettingValue } from "./setting.ts";
+import { type RouterSettings, type SettingName, settings, settingTable } from "./setting-table.ts";
 import { canonical, faultOf } from "./setting-values.ts";
 
 /** JSON Schema of each setting as a member of the plugin's parameters. */

@@ -1,5 +1,5 @@
 /** Reads and checks one value of a setting, as text (environment) or as it came from a document. */
-import type { Setting, SettingValue } from "./setting-table.ts";
+import type { Setting, SettingValue } from "./setting.ts";
 
 const decimal = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 const special = /^[+-]?(inf|infinity|nan)$/i;
