@@ -7,6 +7,13 @@
 admin:
   address:
     socket_address: { address: 127.0.0.1, port_value: 19000 }
+# More clients than this are refused, in the place of an end for want of memory.
+overload_manager:
+  resource_monitors:
+    - name: envoy.resource_monitors.global_downstream_max_connections
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+        max_active_downstream_connections: 50000
 static_resources:
   listeners:
     # Only /ready and /stats/prometheus of the admin port can be had from outside.
@@ -131,9 +138,10 @@ static_resources:
     {{- if $isOpen }}
     - name: fallback
       type: STRICT_DNS
+      # Names that cannot be resolved keep nothing from starting: this is the second choice.
+      wait_for_warm_on_init: false
       lb_policy: LEAST_REQUEST
       connect_timeout: 5s
-      dns_refresh_rate: 5s
       {{- if $isH2 }}
       {{- include "signalbox.envoyHttp2" . | nindent 6 }}
       {{- end }}
@@ -155,7 +163,6 @@ static_resources:
       connect_timeout: 5s
       lb_policy: LEAST_REQUEST
       {{- if $isService }}
-      dns_refresh_rate: 2s
       # Only a picker that is ready is asked: with leader election the leader.
       health_checks:
         - timeout: 1s

@@ -14,7 +14,7 @@ metricsPort: 15020
 name: envoy-proxy
 image: {{ .Values.router.proxy.envoyImage }}
 command: envoy
-args: [--service-node, envoy-proxy, --service-cluster, signalbox, --log-level, warn, --cpuset-threads, -c, /etc/proxy/envoy.yaml]
+args: [--service-node, envoy-proxy, --service-cluster, signalbox, --log-level, warn, -c, /etc/proxy/envoy.yaml]
 file: envoy.yaml
 readyPort: 19001
 readyPath: /ready

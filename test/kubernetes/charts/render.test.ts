@@ -151,6 +151,23 @@ describe.each(cases)('the chart $chart with values "$name"', (one) => {
   });
 });
 
+it.each(["signalbox", "signalbox-standalone", "signalbox-lib"])("%s has the package's version", async (chart) => {
+  const { version } = JSON.parse(await readFile(new URL("../../../package.json", import.meta.url), "utf8")) as {
+    readonly version: string;
+  };
+  const described = parse(await readFile(join(chartFolder(chart), "Chart.yaml"), "utf8")) as {
+    readonly version: string;
+    readonly appVersion?: string;
+    readonly dependencies?: readonly { readonly version: string }[];
+  };
+  const versions = [
+    described.version,
+    described.appVersion,
+    ...(described.dependencies ?? []).map((one) => one.version),
+  ];
+  expect(new Set(versions.filter((one) => one !== undefined))).toEqual(new Set([version]));
+});
+
 describe("what is refused", () => {
   it.each(refusals)("$what", async ({ chart = "signalbox", values, says }) => {
     const { code, stderr } = await helm.run(["template", release, chartFolder(chart)], values);

@@ -1,0 +1,183 @@
+/**
+ * The standalone chart on a cluster whose pods run: Helm waits until it is ready, requests go through Envoy and picker to model servers, and neither an
+ * upgrade nor a rollback costs one of them.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { eventually } from "../../stack.ts";
+import { chartFolder, createHelm, type Helm } from "../charts/helm.ts";
+import { type Cluster, type ReadyPod, startCluster } from "../cluster.ts";
+import { ask } from "./gateway-client.ts";
+import { envoyImage, signalboxImage } from "./images.ts";
+
+const namespace = "models";
+const release = "qwen";
+const label = `app.kubernetes.io/instance=${release},app.kubernetes.io/component=epp`;
+const port = 8081;
+
+let cluster: Cluster;
+let helm: Helm;
+
+beforeAll(async () => {
+  const envoy = envoyImage();
+  cluster = await startCluster({
+    images: {
+      "signalbox:": signalboxImage("epp"),
+      "model-server": signalboxImage("worker"),
+      // The chart says which program, as the image of Envoy has it.
+      "docker.io/envoyproxy/envoy:": { ...envoy, environment: { PATH: "/envoy:/usr/sbin:/sbin:/usr/bin:/bin" } },
+    },
+    definitions: ["inference-extension", "inference-objectives", "llm-d-objectives"],
+  });
+  helm = await createHelm(cluster.plane.kubeconfig);
+  await cluster.apply({ apiVersion: "v1", kind: "Namespace", metadata: { name: namespace } }, modelServers);
+  await cluster.podsReady(namespace, "app=qwen", 3);
+}, 600_000);
+afterAll(async () => {
+  await helm?.close();
+  await cluster?.close();
+}, 60_000);
+
+const modelServers = {
+  apiVersion: "apps/v1",
+  kind: "Deployment",
+  metadata: { name: "qwen", namespace },
+  spec: {
+    replicas: 3,
+    selector: { matchLabels: { app: "qwen" } },
+    template: {
+      metadata: { labels: { app: "qwen" } },
+      spec: {
+        containers: [
+          {
+            name: "worker",
+            image: "example/model-server",
+            args: ["--host=0.0.0.0", "--port=8000", "--name=$(POD_NAME)"],
+            env: [{ name: "POD_NAME", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } }],
+            ports: [{ containerPort: 8000 }],
+            readinessProbe: { httpGet: { path: "/health", port: 8000 } },
+          },
+        ],
+      },
+    },
+  },
+} as const;
+
+function values(flags: object = {}): object {
+  return {
+    router: {
+      modelServers: { matchLabels: { app: "qwen" } },
+      // A picker that is told to end serves on for a while: half a minute is for a cluster's load balancers, not for a test.
+      epp: { flags: { "drain-timeout": "3s", "drain-grace": "10s", ...flags } },
+    },
+  };
+}
+
+async function done(args: readonly string[], given?: object): Promise<string> {
+  const { code, stdout, stderr } = await helm.run([...args, "--namespace", namespace], given);
+  if (code !== 0) throw new Error(`helm ${args.join(" ")}: ${stderr}\n${await cluster.story()}`);
+  return stdout;
+}
+
+interface Slice {
+  readonly endpoints?: readonly {
+    readonly addresses: readonly string[];
+    readonly conditions: { readonly ready?: boolean };
+  }[];
+}
+
+/** Where the Service leads, as a node's proxy knows it. */
+async function serviceAddresses(): Promise<readonly string[]> {
+  const selector = encodeURIComponent(`kubernetes.io/service-name=${release}-epp`);
+  const path = `/apis/discovery.k8s.io/v1/namespaces/${namespace}/endpointslices?labelSelector=${selector}`;
+  const slices = await cluster.list<Slice>(path);
+  return slices
+    .flatMap(({ endpoints }) => endpoints ?? [])
+    .filter(({ conditions }) => conditions.ready !== false)
+    .flatMap(({ addresses }) => addresses);
+}
+
+interface Load {
+  /** Ends it; what was answered, by status or by the error. */
+  stop(): Promise<ReadonlyMap<string, number>>;
+  readonly sent: () => number;
+}
+
+/** Requests one after the other on four connections' worth, each to where the Service leads just then. */
+function startLoad(): Load {
+  const outcomes = new Map<string, number>();
+  let isRunning = true;
+  let sent = 0;
+  const client = async (name: number): Promise<void> => {
+    for (let turn = 0; isRunning; turn++) {
+      const addresses = await serviceAddresses();
+      const address = addresses[turn % Math.max(1, addresses.length)] ?? "";
+      const outcome = await ask(address, "llm", `prompt ${name} ${turn}`, { port, stream: turn % 2 === 0 }).then(
+        ({ status }) => String(status),
+        (error: unknown) => String(error),
+      );
+      sent++;
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+    }
+  };
+  const clients = [0, 1, 2, 3].map(client);
+  return {
+    sent: () => sent,
+    async stop() {
+      isRunning = false;
+      await Promise.all(clients);
+      return outcomes;
+    },
+  };
+}
+
+async function onlyPod(): Promise<ReadyPod> {
+  const [pod] = await cluster.podsReady(namespace, label, 1);
+  if (pod === undefined) throw new Error("no picker");
+  return pod;
+}
+
+describe("a release of the standalone chart", () => {
+  it("is ready when Helm says so, and routes to every model server", async () => {
+    await done(["install", release, chartFolder("signalbox-standalone"), "--wait", "--timeout", "240s"], values());
+    const { address } = await onlyPod();
+    const workers = new Set<string>();
+    await eventually(
+      "every model server answers",
+      async () => {
+        const { status, worker } = await ask(address, "llm", `hello ${workers.size} ${Math.random()}`, { port });
+        expect(status).toBe(200);
+        workers.add(worker);
+        return workers.size === 3;
+      },
+      120_000,
+    );
+  });
+
+  it.each([
+    [
+      "an upgrade",
+      () =>
+        done(
+          ["upgrade", release, chartFolder("signalbox-standalone"), "--wait", "--timeout", "240s"],
+          values({ v: 3 }),
+        ),
+    ],
+    ["a rollback", () => done(["rollback", release, "1", "--wait", "--timeout", "240s"])],
+  ] as const)("loses no request to %s", async (_, change) => {
+    const before = await onlyPod();
+    const load = startLoad();
+    await eventually("requests flow", () => Promise.resolve(load.sent() > 20), 60_000);
+    await change();
+    const after = await onlyPod();
+    expect(after.uid).not.toBe(before.uid);
+    const sent = load.sent();
+    await eventually("requests flow on", () => Promise.resolve(load.sent() > sent + 20), 60_000);
+    expect([...(await load.stop()).keys()]).toEqual(["200"]);
+  });
+
+  it("leaves nothing but the model servers", async () => {
+    await done(["uninstall", release, "--wait", "--timeout", "240s"]);
+    expect(await cluster.podsReady(namespace, label, 0)).toEqual([]);
+    expect(await cluster.podsReady(namespace, "app=qwen", 3)).toHaveLength(3);
+  });
+});
