@@ -33,14 +33,11 @@ interface Contender {
 const times = { leaseMs: 4_000, renewMs: 2_500, retryMs: 500 };
 
 async function contenders(namespace: string, count: number): Promise<readonly Contender[]> {
-  await plane.api.request(
-    {
-      method: "POST",
-      path: "/api/v1/namespaces",
-      body: JSON.stringify({ metadata: { name: namespace } }),
-    },
-    limitMs,
-  );
+  await plane.api.request({
+    method: "POST",
+    path: "/api/v1/namespaces",
+    body: JSON.stringify({ metadata: { name: namespace } }),
+  });
   await grantPickerRights(plane, namespace, "signalbox-epp-leader-election");
   const account = await plane.accountFolder(namespace, pickerAccount);
   const made: Contender[] = [];

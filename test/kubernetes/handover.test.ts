@@ -149,16 +149,13 @@ async function site(args: readonly string[]): Promise<Site> {
   await place.createPod("engine", { labels: app, ips: ["127.0.0.1"] });
   const account = await plane.accountFolder(place.namespace, pickerAccount);
   const [grpcPort, healthPort] = [await freePort(), await freePort()];
-  const envoy = await startEnvoy(
-    {
-      mode: "full-duplex",
-      template: await envoyTemplate(folder, ["127.0.0.1", "127.0.0.2"], healthPort),
-      binary: findEnvoy(process.env),
-      picker: { port: grpcPort, tls: false },
-      listenPort: 0,
-    },
-    limitMs,
-  );
+  const envoy = await startEnvoy({
+    mode: "full-duplex",
+    template: await envoyTemplate(folder, ["127.0.0.1", "127.0.0.2"], healthPort),
+    binary: findEnvoy(process.env),
+    picker: { port: grpcPort, tls: false },
+    listenPort: 0,
+  });
   open.push(envoy);
   return {
     place,
@@ -222,14 +219,11 @@ const decided = async ({ child, address }: Replica): Promise<number> =>
     .length;
 
 function load({ envoy }: Site) {
-  const running = startLoad(
-    {
-      url: `${envoy.url}/v1/chat/completions`,
-      concurrency,
-      body: () => JSON.stringify({ model: defaultModel, max_tokens: 2, messages: [{ role: "user", content: "hi" }] }),
-    },
-    limitMs,
-  );
+  const running = startLoad({
+    url: `${envoy.url}/v1/chat/completions`,
+    concurrency,
+    body: () => JSON.stringify({ model: defaultModel, max_tokens: 2, messages: [{ role: "user", content: "hi" }] }),
+  });
   open.push({ close: () => running.stop() });
   return running;
 }

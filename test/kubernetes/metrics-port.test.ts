@@ -47,28 +47,21 @@ async function tokenOf(name: string): Promise<string> {
 
 /** As deploy/kubernetes/rbac.yaml has it for whoever scrapes. */
 async function mayRead(name: string): Promise<void> {
-  await create(
-    "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-    {
-      metadata: { name: `read-${name}` },
-      roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "signalbox-epp-metrics-reader" },
-      subjects: [{ kind: "ServiceAccount", name, namespace }],
-    },
-    limitMs,
-  );
+  await create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", {
+    metadata: { name: `read-${name}` },
+    roleRef: { apiGroup: "rbac.authorization.k8s.io", kind: "ClusterRole", name: "signalbox-epp-metrics-reader" },
+    subjects: [{ kind: "ServiceAccount", name, namespace }],
+  });
 }
 
 async function picker(...args: readonly string[]): Promise<Child<EppPorts>> {
-  const made = await startPickerPod(
-    {
-      plane,
-      namespace,
-      podName: "picker-0",
-      account,
-      args: ["--endpoint-selector=app=vllm", "--endpoint-target-ports=8000", "--secure-serving=false", ...args],
-    },
-    limitMs,
-  );
+  const made = await startPickerPod({
+    plane,
+    namespace,
+    podName: "picker-0",
+    account,
+    args: ["--endpoint-selector=app=vllm", "--endpoint-target-ports=8000", "--secure-serving=false", ...args],
+  });
   open.push(made);
   return made;
 }
@@ -176,5 +169,5 @@ function askOverTls(
     });
     sent.on("error", (error) => reject(new Error(error.message)));
     sent.end();
-  }, limitMs);
+  });
 }

@@ -55,32 +55,26 @@ async function site(args: readonly string[] = []) {
   await its.createPod("engine", { labels: { app: "vllm" }, ips: ["127.0.0.1"] });
   const file = join(folder, `${namespace}.yaml`);
   await writeFile(file, good);
-  const picker = await startPickerPod(
-    {
-      plane,
-      namespace,
-      podName: "picker-0",
-      account: await plane.accountFolder(namespace, pickerAccount),
-      args: [
-        "--pool-name=pool",
-        `--config-file=${file}`,
-        "--secure-serving=false",
-        "--metrics-endpoint-auth=false",
-        ...args,
-      ],
-    },
-    limitMs,
-  );
+  const picker = await startPickerPod({
+    plane,
+    namespace,
+    podName: "picker-0",
+    account: await plane.accountFolder(namespace, pickerAccount),
+    args: [
+      "--pool-name=pool",
+      `--config-file=${file}`,
+      "--secure-serving=false",
+      "--metrics-endpoint-auth=false",
+      ...args,
+    ],
+  });
   open.push(picker);
-  const envoy = await startEnvoy(
-    {
-      mode: "full-duplex",
-      binary: findEnvoy(process.env),
-      picker: { port: picker.ready.grpcPort, tls: false },
-      listenPort: 0,
-    },
-    limitMs,
-  );
+  const envoy = await startEnvoy({
+    mode: "full-duplex",
+    binary: findEnvoy(process.env),
+    picker: { port: picker.ready.grpcPort, tls: false },
+    listenPort: 0,
+  });
   open.push(envoy);
   await eventually(
     "the picker is ready",

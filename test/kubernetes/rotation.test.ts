@@ -50,16 +50,12 @@ async function boundToken(secret: string): Promise<string> {
   const { metadata } = JSON.parse(await create(secrets, { metadata: { name: secret } })) as {
     readonly metadata: { readonly uid: string };
   };
-  const answer = await create(
-    `/api/v1/namespaces/${namespace}/serviceaccounts/${pickerAccount}/token`,
-    {
-      spec: {
-        expirationSeconds: 3600,
-        boundObjectRef: { apiVersion: "v1", kind: "Secret", name: secret, uid: metadata.uid },
-      },
+  const answer = await create(`/api/v1/namespaces/${namespace}/serviceaccounts/${pickerAccount}/token`, {
+    spec: {
+      expirationSeconds: 3600,
+      boundObjectRef: { apiVersion: "v1", kind: "Secret", name: secret, uid: metadata.uid },
     },
-    limitMs,
-  );
+  });
   return (JSON.parse(answer) as { readonly status: { readonly token: string } }).status.token;
 }
 
@@ -77,7 +73,7 @@ function servedName(port: number): Promise<string> {
       socket.destroy();
     });
     socket.on("error", (error) => reject(new Error(error.message)));
-  }, limitMs);
+  });
 }
 
 async function publishCertificate(certificates: MountedFolder, name: string): Promise<void> {
