@@ -31,8 +31,8 @@ export interface AdminRouteOptions {
   readonly leadership: Pick<Leadership, "describe"> | undefined;
   /** Undefined without other replicas: then there is no /debug/peers. */
   readonly peers: Pick<Peers, "state"> | undefined;
-  isReady(): boolean;
-  now(): number;
+  readonly isReady: () => boolean;
+  readonly now: () => number;
 }
 
 const defaultDecisions = 100;

@@ -112,7 +112,7 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
   let health: Health | undefined;
   let isDraining = false;
   if (settings["ha-enable-leader-election"]) {
-    leadership = createLeadership({
+    const elected = createLeadership({
       poolName: choices[0]?.name ?? "",
       namespace,
       environment,
@@ -122,8 +122,8 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
       log,
       changed: () => health?.readinessChanged(),
     });
-    const { close: resign } = leadership;
-    stack.push(() => resign());
+    stack.push(() => elected.close());
+    leadership = elected;
   }
   const fitness = (): PoolReadiness => jointReadiness(new Map(pools.map(({ name, pool }) => [name, pool.readiness()])));
   const isAnnounced = (): boolean => !isDraining && (leadership?.isLeading ?? true);
@@ -133,15 +133,15 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
       poolName === undefined ? fitness() : pools.find(({ name }) => name === poolName)?.pool.readiness();
     return readiness?.kind === "ready";
   };
-  health = await startHealth({
+  const announced = await startHealth({
     host: settings["bind-address"],
     port: settings["grpc-health-port"],
     log,
     isReady,
     pools: pools.map(({ name }) => name).filter((name) => name !== ""),
   });
-  const { close: closeHealth, readinessChanged } = health;
-  stack.push(() => closeHealth());
+  stack.push(() => announced.close());
+  health = announced;
   const statesOf = (): readonly boolean[] => [isReady(), ...pools.map(({ name }) => isReady(name))];
   let told = statesOf();
   const readiness = setInterval(() => {
@@ -152,7 +152,7 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
     const states = statesOf();
     if (states.every((state, index) => state === told[index])) return;
     told = states;
-    readinessChanged();
+    announced.readinessChanged();
     const why = fit.kind === "ready" ? {} : { reason: fit.reason };
     log.info({ isReady: isReady(), ...why }, "readiness changed");
   }, readinessLookMs);
@@ -173,7 +173,7 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
   if (profiler !== undefined) stack.push(() => profiler.close());
 
   const ports = pools.map(({ name, serving }) => ({ name, grpcPort: serving.grpcPort }));
-  const running = { grpcPort: ports[0]?.grpcPort ?? 0, healthPort: health.port, metricsPort: admin.port };
+  const running = { grpcPort: ports[0]?.grpcPort ?? 0, healthPort: announced.port, metricsPort: admin.port };
   log.info(
     {
       ...running,
@@ -192,7 +192,7 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
     async drain() {
       if (isDraining) return;
       isDraining = true;
-      readinessChanged();
+      announced.readinessChanged();
       log.info({ forMs: settings["drain-timeout"] }, "draining: not ready, serving on");
       const released = leadership?.close();
       await new Promise((resolve) => setTimeout(resolve, settings["drain-timeout"]));

@@ -14,7 +14,7 @@ export interface HealthOptions {
   readonly port: number;
   readonly log: Logger;
   /** Of the whole process; a pool's name: of that pool alone. */
-  isReady(pool?: string): boolean;
+  readonly isReady: (pool?: string) => boolean;
   /** Named ones. */
   readonly pools: readonly string[];
 }

@@ -123,7 +123,7 @@ export interface PoolWatching {
   readonly store: EndpointStore;
   readonly discovery: KubernetesDiscovery;
   /** Waits until exactly these endpoints are in the store: name → ip:port. */
-  sees(endpoints: Readonly<Record<string, string>>): Promise<void>;
+  readonly sees: (endpoints: Readonly<Record<string, string>>) => Promise<void>;
   close(): Promise<void>;
 }
 

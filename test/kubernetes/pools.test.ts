@@ -34,12 +34,20 @@ interface Picker {
   readonly child: Child<Ports>;
   readonly ports: Ports;
   /** Where a request to this port is sent; the status where it is refused. */
-  destination(grpcPort: number): Promise<string | number>;
+  readonly destination: (grpcPort: number) => Promise<string | number>;
   /** Of a health service; undefined where there is none of the name. */
-  health(service: string): Promise<"SERVING" | "NOT_SERVING" | undefined>;
-  debug<Answer>(path: string): Promise<Answer>;
-  page(): Promise<string>;
+  readonly health: (service: string) => Promise<"SERVING" | "NOT_SERVING" | undefined>;
+  readonly debug: <Answer>(path: string) => Promise<Answer>;
+  readonly page: () => Promise<string>;
 }
+
+/** As the kubelet would give it, with the account of this folder. */
+const inCluster = (folder: string): Readonly<Record<string, string>> => ({
+  KUBECONFIG: "",
+  KUBERNETES_SERVICE_HOST: "127.0.0.1",
+  KUBERNETES_SERVICE_PORT: String(plane.port),
+  SIGNALBOX_SERVICE_ACCOUNT_FOLDER: folder,
+});
 
 /** With an account that may look at pods and pools. */
 async function picker(its: PoolNamespace, ...args: readonly string[]): Promise<Picker> {
@@ -52,14 +60,7 @@ async function picker(its: PoolNamespace, ...args: readonly string[]): Promise<P
       "--metrics-endpoint-auth=false",
       ...args,
     ],
-    {
-      environment: {
-        KUBECONFIG: "",
-        KUBERNETES_SERVICE_HOST: "127.0.0.1",
-        KUBERNETES_SERVICE_PORT: String(plane.port),
-        SIGNALBOX_SERVICE_ACCOUNT_FOLDER: await its.account(),
-      },
-    },
+    { environment: inCluster(await its.account()) },
   );
   open.push(child);
   const ports = child.ready;
@@ -163,24 +164,20 @@ describe("a picker of one pool", () => {
     await its.createPod("p-0", { labels: { app: "a" }, ips: ["127.80.0.1"] });
     await its.putPool("p", poolSpec({ app: "a" }, 8000));
     const folder = await its.account();
-    expect(folder).not.toBe("");
     await plane.stopApiServer();
-    const starting = startEppChild(
-      [`--pool-namespace=${its.namespace}`, "--pool-name=p", "--secure-serving=false", "--drain-timeout=0s"],
-      {
-        environment: {
-          KUBECONFIG: "",
-          KUBERNETES_SERVICE_HOST: "127.0.0.1",
-          KUBERNETES_SERVICE_PORT: String(plane.port),
-          SIGNALBOX_SERVICE_ACCOUNT_FOLDER: folder,
-        },
-      },
-    );
-    const child = await starting.finally(() => plane.startApiServer());
-    open.push(child);
-    const ready = (): Promise<boolean> =>
-      fetch(`http://127.0.0.1:${child.ready.metricsPort}/readyz`).then(({ ok }) => ok);
-    await becomes("it is ready", ready);
+    let metricsPort = 0;
+    try {
+      const child = await startEppChild(
+        [`--pool-namespace=${its.namespace}`, "--pool-name=p", "--secure-serving=false", "--drain-timeout=0s"],
+        { environment: inCluster(folder) },
+      );
+      open.push(child);
+      ({ metricsPort } = child.ready);
+      expect((await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).status).toBe(503);
+    } finally {
+      await plane.startApiServer();
+    }
+    await becomes("it is ready", async () => (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok);
   }, 120_000);
 
   it("ends at once with one line where there is no way to an API server", async () => {

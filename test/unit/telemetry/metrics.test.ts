@@ -461,3 +461,30 @@ describe("the page", () => {
     ]);
   });
 });
+
+describe("the metrics of several pools", () => {
+  it("are one family of a name, told apart by the pool, with those of the process beside them", async () => {
+    const metrics = start();
+    const [a, b] = [metrics.ofPool("a"), metrics.ofPool("b")];
+    request(a);
+    request(b);
+    request(b);
+    metrics.families.configReloads.series("applied").add(1);
+    const page = await metrics.render();
+    expect(page.match(/^# TYPE llm_d_epp_request_total /gm)).toHaveLength(1);
+    const totals = parsePage(page).get("llm_d_epp_request_total");
+    expect(totals?.samples.map(({ labels, value }) => [labels["pool"], value])).toEqual([
+      ["a", 1],
+      ["b", 2],
+    ]);
+    expect(page).toContain('llm_d_epp_config_reloads_total{outcome="applied"} 1');
+    // Of the older generation, which hides labels and adds up what then is the same.
+    expect(page).toMatch(/^inference_objective_running_requests\{pool="b",model_name="llama"\} /m);
+  });
+
+  it("of a family without labels have the pool as their only one", async () => {
+    const metrics = start();
+    request(metrics.ofPool("a"));
+    expect(await metrics.render()).toMatch(/^llm_d_epp_scheduler_e2e_duration_seconds_count\{pool="a"\} 1$/m);
+  });
+});
