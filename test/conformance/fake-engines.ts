@@ -25,7 +25,14 @@ export interface FakeEngines {
 const idle: EngineState = { queue: 0, kv: 0 };
 
 export async function startFakeEngines(count: number): Promise<FakeEngines> {
-  const started = await Promise.all(Array.from({ length: count }, startEngine));
+  return await startFakeEnginesAt(Array.from({ length: count }, () => ({ host: "127.0.0.1", port: 0 })));
+}
+
+/** One at each address; port 0 is a free one. */
+export async function startFakeEnginesAt(
+  addresses: readonly { readonly host: string; readonly port: number }[],
+): Promise<FakeEngines> {
+  const started = await Promise.all(addresses.map(({ host, port }) => startEngine(host, port)));
   const engines = started.map(({ engine }) => engine);
   return {
     engines,
@@ -38,16 +45,16 @@ export async function startFakeEngines(count: number): Promise<FakeEngines> {
   };
 }
 
-async function startEngine(): Promise<{ engine: FakeEngine; server: Server }> {
+async function startEngine(host: string, wanted: number): Promise<{ engine: FakeEngine; server: Server }> {
   let engine: FakeEngine | undefined;
   const server = createServer((request, response) => {
     const isMetrics = request.url === "/metrics";
     response.writeHead(isMetrics ? 200 : 404, { "content-type": "text/plain; version=0.0.4" });
     response.end(isMetrics ? page(engine?.state ?? idle) : "");
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => server.listen(wanted, host, resolve));
   const { port } = server.address() as AddressInfo;
-  engine = { address: `127.0.0.1:${port}`, port, state: idle };
+  engine = { address: `${host}:${port}`, port, state: idle };
   return { engine, server };
 }
 

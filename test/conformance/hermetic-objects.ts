@@ -1,8 +1,20 @@
 /** The objects of the reference's hermetic tests: scorers at weight 1 each, objectives with their priorities, model rewrites. */
 
-const pool = "vllm-qwen3-32b-pool";
+export const hermeticPool = "vllm-qwen3-32b-pool";
 
-export function hermeticConfig(endpointsFile: string): string {
+/** Endpoints are those of the file; without one, whatever the flags say. */
+export function hermeticConfig(endpointsFile?: string): string {
+  const [plugin, discovery] =
+    endpointsFile === undefined
+      ? ["", ""]
+      : [
+          `  - type: file-discovery
+    parameters: { path: ${JSON.stringify(endpointsFile)} }
+`,
+          `dataLayer:
+  discovery: { pluginRef: file-discovery }
+`,
+        ];
   return `apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
@@ -10,18 +22,14 @@ plugins:
   - type: kv-cache-utilization-scorer
   - type: prefix-cache-scorer
   - type: lora-affinity-scorer
-  - type: file-discovery
-    parameters: { path: ${JSON.stringify(endpointsFile)} }
-schedulingProfiles:
+${plugin}schedulingProfiles:
   - name: default
     plugins:
       - { pluginRef: queue-scorer, weight: 1 }
       - { pluginRef: kv-cache-utilization-scorer, weight: 1 }
       - { pluginRef: prefix-cache-scorer, weight: 1 }
       - { pluginRef: lora-affinity-scorer, weight: 1 }
-dataLayer:
-  discovery: { pluginRef: file-discovery }
-`;
+${discovery}`;
 }
 
 function objective(
@@ -36,7 +44,7 @@ kind: InferenceObjective
 metadata: { name: ${name}, namespace: default }
 spec:
   ${priority === undefined ? "" : `priority: ${priority}`}
-  poolRef: { group: ${poolGroup}, name: ${pool} }
+  poolRef: { group: ${poolGroup}, name: ${hermeticPool} }
 `;
 }
 
@@ -53,7 +61,7 @@ apiVersion: llm-d.ai/v1alpha2
 kind: InferenceModelRewrite
 metadata: { name: rewrite, namespace: default }
 spec:
-  poolRef: { group: inference.networking.k8s.io, name: ${pool} }
+  poolRef: { group: inference.networking.k8s.io, name: ${hermeticPool} }
   rules:
     - matches: [{ model: { type: Exact, value: model-to-be-rewritten } }]
       targets: [{ weight: 1, modelRewrite: rewritten-model }]

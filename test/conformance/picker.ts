@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type Child, type EppPorts, startEppChild } from "../../src/app/child.ts";
 import { eventually } from "../stack.ts";
 import { connectExtProc, type ExtProc } from "./ext-proc-client.ts";
-import { type EngineState, type FakeEngine, startFakeEngines } from "./fake-engines.ts";
+import { type EngineState, type FakeEngine, type FakeEngines, startFakeEngines } from "./fake-engines.ts";
 import { hermeticConfig, hermeticManifests } from "./hermetic-objects.ts";
 
 export interface PickerOptions {
@@ -67,42 +67,51 @@ export async function startPicker(options: PickerOptions): Promise<Picker> {
       ],
       options.environment === undefined ? {} : { environment: options.environment },
     );
-    const extProc = connectExtProc(child.ready.grpcPort, options.tls);
-    const base = `http://127.0.0.1:${child.ready.metricsPort}`;
-    const debug = async <Answer>(path: string): Promise<Answer> =>
-      (await (await fetch(`${base}${path}`)).json()) as Answer;
-    return {
-      child,
-      extProc,
-      engines: fakes.engines,
-      debug,
-      async observe(states) {
-        fakes.set(states);
-        await eventually(
-          "the scraped values",
-          async () => {
-            const shown = await debug<ShownEndpoint[]>("/debug/endpoints");
-            return states.every((state, i) => shows(shown, fakes.engines[i]?.address, state));
-          },
-          4_000,
-        );
-      },
-      async sample(name, labels = {}) {
-        const page = await (await fetch(`${base}/metrics`)).text();
-        return sampleOf(page, name, labels);
-      },
-      async close() {
-        extProc.close();
-        await child.close();
-        await fakes.close();
-        await removeFolder();
-      },
-    };
+    return createPicker(child, fakes, { tls: options.tls, close: removeFolder });
   } catch (error) {
     await fakes.close();
     await removeFolder();
     throw error;
   }
+}
+
+/** Over a process that runs; closing it closes the engines as well, and then what else is given. */
+export function createPicker(
+  child: Child<EppPorts>,
+  fakes: FakeEngines,
+  { tls, close }: { readonly tls: boolean; readonly close: () => Promise<void> },
+): Picker {
+  const extProc = connectExtProc(child.ready.grpcPort, tls);
+  const base = `http://127.0.0.1:${child.ready.metricsPort}`;
+  const debug = async <Answer>(path: string): Promise<Answer> =>
+    (await (await fetch(`${base}${path}`)).json()) as Answer;
+  return {
+    child,
+    extProc,
+    engines: fakes.engines,
+    debug,
+    async observe(states) {
+      fakes.set(states);
+      await eventually(
+        "the scraped values",
+        async () => {
+          const shown = await debug<ShownEndpoint[]>("/debug/endpoints");
+          return states.every((state, i) => shows(shown, fakes.engines[i]?.address, state));
+        },
+        4_000,
+      );
+    },
+    async sample(name, labels = {}) {
+      const page = await (await fetch(`${base}/metrics`)).text();
+      return sampleOf(page, name, labels);
+    },
+    async close() {
+      extProc.close();
+      await child.close();
+      await fakes.close();
+      await close();
+    },
+  };
 }
 
 function shows(shown: readonly ShownEndpoint[], address: string | undefined, state: EngineState): boolean {
