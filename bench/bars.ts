@@ -28,6 +28,11 @@ export const bars: ReadonlyMap<string, Bar> = new Map([
   ["decision-4k-cpu", { limit: 300 }],
   ["decision-4000-cpu", { limit: 1_200 }],
   ["selection-256-cpu", { limit: 50 }],
+  ["fleet-ready-seconds", { limit: 10 }],
+  ["fleet-resident", { limit: 300 }],
+  ["readiness-p99", { limit: 100 }],
+  ["cold-start-seconds", { limit: 2 }],
+  ["late-server-seconds", { limit: 2 }],
 ]);
 
 export function meets(bar: Bar, value: number): boolean {

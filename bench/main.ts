@@ -14,6 +14,7 @@ import { engineEvents } from "./engine-events.ts";
 import { envoyFirstByte } from "./envoy.ts";
 import { gatewayModes } from "./gateway-modes.ts";
 import { heldStreams } from "./held-streams.ts";
+import { kubernetesFleet } from "./kubernetes-fleet.ts";
 import { kvDecoding } from "./kv-decoding.ts";
 import { kvIndex } from "./kv-index.ts";
 import type { Context, Measurement, Part, Run } from "./measurement.ts";
@@ -21,9 +22,11 @@ import { createPeerStart, peerName } from "./peer.ts";
 import { prefillRouterPlan } from "./prefill-router-plan.ts";
 import { prefillRouterSelection } from "./prefill-router-selection.ts";
 import { setNice } from "./priority.ts";
+import { replicaHitRate } from "./replica-hit-rate.ts";
 import { replicaSync } from "./replica-sync.ts";
 import { type Column, type ReportInput, report, summary } from "./report.ts";
 import { dynamoPart, splitPage } from "./report-dynamo.ts";
+import { kubernetesPart } from "./report-kubernetes.ts";
 import { startSignalbox } from "./rig.ts";
 import { scraping } from "./scraping.ts";
 import { sseChunk } from "./sse-chunk.ts";
@@ -40,6 +43,7 @@ const ofPicker: readonly Measurement[] = [
   gatewayModes,
   transportComparison,
   replicaSync,
+  replicaHitRate,
 ];
 /** In this process, and beside Dynamo's own code: another picker has no part in them. */
 const ofDynamo: readonly Measurement[] = [
@@ -52,14 +56,21 @@ const ofDynamo: readonly Measurement[] = [
   dynamoRecovery,
   dynamoHitRate,
 ];
-const measurements = [...ofPicker, ...ofDynamo];
+/** Over a real API server, which is built once (make test-k8s). */
+const ofKubernetes: readonly Measurement[] = [kubernetesFleet];
+const parts: Readonly<Record<Part, readonly Measurement[]>> = {
+  picker: ofPicker,
+  dynamo: ofDynamo,
+  kubernetes: ofKubernetes,
+};
+const measurements = [...ofPicker, ...ofDynamo, ...ofKubernetes];
 
 const help = `Usage: npm run bench -- [--quick] [--part PART | --only NAME,...] [--runs N] [--nice=N] [--output FILE]
 
 Measures the picker on one core and writes docs/performance.md.
 
   --quick        one short run of each; writes nothing
-  --part PART    picker or dynamo: that part of the page alone
+  --part PART    picker, dynamo or kubernetes: that part of the page alone
   --only NAMES   some of: ${measurements.map(({ name }) => name).join(", ")}; writes nothing
   --runs N       runs of each (default 5)
   --nice=N       nice value of what is measured for latency, -20 to 0 (default 0): for machines that others use, too
@@ -73,12 +84,12 @@ Environment:
 `;
 
 function partOf(name: string | undefined): Part | undefined {
-  if (name === undefined || name === "picker" || name === "dynamo") return name;
-  throw new Error(`--part: ${name} is neither picker nor dynamo`);
+  if (name === undefined || name === "picker" || name === "dynamo" || name === "kubernetes") return name;
+  throw new Error(`--part: ${name} is none of picker, dynamo, kubernetes`);
 }
 
 function chosen(names: string | undefined, part: Part | undefined): readonly Measurement[] {
-  if (names === undefined) return part === undefined ? measurements : part === "picker" ? ofPicker : ofDynamo;
+  if (names === undefined) return part === undefined ? measurements : parts[part];
   return names.split(",").map((name) => {
     const found = measurements.find((measurement) => measurement.name === name);
     if (found === undefined) throw new Error(`--only: no measurement is called ${name}`);
@@ -148,7 +159,7 @@ async function main(): Promise<void> {
   // Both pickers of one measurement one after the other: what disturbs the machine for long disturbs both.
   for (const measurement of selected) {
     for (const { name, start, isOurs, runs: results } of collected) {
-      if (!isOurs && ofDynamo.includes(measurement)) continue;
+      if (!isOurs && !ofPicker.includes(measurement)) continue;
       say(`${name}: ${measurement.what}`);
       const context: Context = {
         start,
@@ -183,19 +194,20 @@ async function main(): Promise<void> {
   }
 }
 
-/** The parts that were measured anew; the other stays as it stands in the file. */
+/** The parts that were measured anew; the others stay as they stand in the file. */
 async function pageOf(input: ReportInput, file: string): Promise<string> {
   const before = splitPage(await readFile(file, "utf8").catch(() => ""));
   const measured = (of: readonly Measurement[]): ReportInput => ({
     ...input,
     measurements: input.measurements.filter((each) => of.includes(each)),
   });
-  const [picker, dynamo] = [measured(ofPicker), measured(ofDynamo)];
-  const parts = [
+  const [picker, dynamo, kubernetes] = [measured(ofPicker), measured(ofDynamo), measured(ofKubernetes)];
+  const texts = [
     picker.measurements.length > 0 ? report(picker) : before.picker,
     dynamo.measurements.length > 0 ? dynamoPart(dynamo) : before.dynamo,
+    kubernetes.measurements.length > 0 ? kubernetesPart(kubernetes) : before.kubernetes,
   ];
-  return parts.filter((part) => part !== "").join("\n");
+  return texts.filter((text) => text !== "").join("\n");
 }
 
 main().catch((error: unknown) => {

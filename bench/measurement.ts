@@ -26,8 +26,8 @@ export interface Context {
   readonly progress: (text: string) => void;
 }
 
-/** Parts of the page: the picker as a process, and what it does before Dynamo workers. */
-export type Part = "picker" | "dynamo";
+/** Parts of the page: the picker as a process, what it does before Dynamo workers, and what it does in a cluster. */
+export type Part = "picker" | "dynamo" | "kubernetes";
 
 export interface Measurement {
   readonly name: string;

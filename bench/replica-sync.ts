@@ -53,7 +53,7 @@ async function microsPerStream(context: Context, isSynced: boolean): Promise<num
   }
 }
 
-function freePort(): Promise<number> {
+export function freePort(): Promise<number> {
   const server = createServer();
   return new Promise((resolve, reject) => {
     server.once("error", reject);

@@ -1,7 +1,8 @@
 /** The part of docs/performance.md about Dynamo workers: ours and Dynamo's own code side by side, and the bars. */
 import { bars } from "./bars.ts";
-import { type FigureSpec, type Measurement, median } from "./measurement.ts";
+import { type FigureSpec, type Measurement, median, type Part } from "./measurement.ts";
 import { cell, machine, number, type ReportInput, valuesOf, verdictOf } from "./report.ts";
+import { kubernetesHeading } from "./report-kubernetes.ts";
 
 export const dynamoHeading = "## Before Dynamo workers";
 
@@ -60,9 +61,15 @@ DYNAMO_PYTHON=/path/to/python npm run bench -- …      # an interpreter with th
 `;
 }
 
-/** The page's two parts; either may be missing. */
-export function splitPage(page: string): { readonly picker: string; readonly dynamo: string } {
-  const at = page.indexOf(`\n${dynamoHeading}\n`);
-  if (at < 0) return { picker: page, dynamo: "" };
-  return { picker: `${page.slice(0, at).trimEnd()}\n`, dynamo: page.slice(at + 1) };
+/** The page's three parts, in their order; each may be missing. */
+export function splitPage(page: string): Readonly<Record<Part, string>> {
+  const [rest, kubernetes] = splitAt(page, kubernetesHeading);
+  const [picker, dynamo] = splitAt(rest, dynamoHeading);
+  return { picker, dynamo, kubernetes };
+}
+
+function splitAt(page: string, heading: string): readonly [string, string] {
+  if (page.startsWith(`${heading}\n`)) return ["", page];
+  const at = page.indexOf(`\n${heading}\n`);
+  return at < 0 ? [page, ""] : [`${page.slice(0, at).trimEnd()}\n`, page.slice(at + 1)];
 }
