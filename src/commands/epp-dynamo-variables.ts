@@ -92,7 +92,7 @@ export const pickerVariables: readonly DynamoVariable[] = [
 
 /** Of DYN_EPP_MODE=standalone alone. */
 export const standaloneVariables: readonly DynamoVariable[] = [
-  { name: "DYN_EPP_INFERENCE_POOL_NAME", fallback: "required", meaning: "--pool-name; label of the pool's metrics." },
+  { name: "DYN_EPP_INFERENCE_POOL_NAME", fallback: "required", meaning: "--pool-name: its pods are the endpoints." },
   {
     name: "DYN_EPP_TOKENIZER_SERVICE_URL",
     fallback: "required",

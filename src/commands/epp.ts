@@ -75,13 +75,14 @@ export const epp = defineCommand({
   description: [
     "Serves Envoy's external processing protocol (ext-proc) and names, for each LLM request, the model server that will answer it soonest. Envoy carries the bytes.",
     "",
-    "Endpoints come from --endpoints or from a discovery plugin of the configuration. How they are chosen comes from an EndpointPickerConfig (--config-file); without one, queue length, KV cache usage and prefix cache hits are weighed 2 : 2 : 3. docs/configuration.md lists every plugin.",
+    "Endpoints are the pods of an InferencePool (--pool-name) or of a label selector (--endpoint-selector) in Kubernetes, a list (--endpoints), or what a discovery plugin of the configuration finds. How they are chosen comes from an EndpointPickerConfig (--config-file); without one, queue length, KV cache usage and prefix cache hits are weighed 2 : 2 : 3. docs/configuration.md lists every plugin.",
     "",
     "Before NVIDIA Dynamo workers, with DYN_NAMESPACE or DYN_EPP_MODE and without a configuration, it plans each request's prefill and decode worker as Dynamo's router does; docs/dynamo.md.",
     "",
     "SIGTERM drains: not ready at once, everything served on for --drain-timeout, then an end without a cut answer. A second signal ends the process at once.",
   ].join("\n"),
   examples: [
+    "signalbox epp --pool-name llama --pool-namespace models",
     "signalbox epp --endpoints 10.0.0.1:8000,10.0.0.2:8000",
     "DYN_NAMESPACE=dynamo-demo DYN_DISCOVERY_BACKEND=etcd signalbox epp --dynamo-frontend :8000",
     "signalbox epp --config-file config.yaml --cert-path /certs --enable-cert-reload",
