@@ -14,6 +14,12 @@
 {{- end -}}
 {{- end -}}
 
+{{/* "true" where replicas tell each other what they know. */}}
+{{- define "signalbox.hasPeers" -}}
+{{- $mode := include "signalbox.haMode" . -}}
+{{- if or (eq $mode "active-active") (and (eq $mode "leader") .Values.router.epp.ha.warmFollowers) -}}true{{- end -}}
+{{- end -}}
+
 {{/* "true" with GKE's preferred backends: a StatefulSet whose pods are told apart by the load balancer, not by an election. */}}
 {{- define "signalbox.isPreferred" -}}
 {{- $provider := .Values.provider | default dict -}}
@@ -60,9 +66,8 @@
 {{- end -}}
 {{- if not $epp.events }}{{ $_ := set $flags "pool-events" false }}{{ end -}}
 {{- $mode := include "signalbox.haMode" . -}}
-{{- if eq $mode "leader" -}}
-{{- $_ := set $flags "ha-enable-leader-election" true -}}
-{{- else if eq $mode "active-active" -}}
+{{- if eq $mode "leader" }}{{ $_ := set $flags "ha-enable-leader-election" true }}{{ end -}}
+{{- if include "signalbox.hasPeers" . -}}
 {{- $_ := set $flags "peer-service" (include "signalbox.peerService" .) -}}
 {{- $_ := set $flags "peer-port" $epp.ha.peerPort -}}
 {{- if $epp.ha.peerSecretName }}{{ $_ := set $flags "peer-secret-file" "/peer-secret/secret" }}{{ end -}}

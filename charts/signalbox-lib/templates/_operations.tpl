@@ -254,9 +254,10 @@ spec:
         {{- end }}
         - { port: {{ include "signalbox.proxyReadyPort" . }} }
     {{- end }}
-    {{- if eq (include "signalbox.haMode" .) "active-active" }}
-    - ports: [{ port: {{ int $epp.ha.peerPort }} }]
-      from:
+    {{- if include "signalbox.hasPeers" . }}
+    # Before Dynamo workers replicas speak on ports of their own choice besides.
+    - {{ if not .Values.router.dynamo.enabled }}ports: [{ port: {{ int $epp.ha.peerPort }} }]
+      {{ end }}from:
         - podSelector:
             matchLabels:
               {{- include "signalbox.selectorLabels" . | nindent 14 }}
@@ -284,9 +285,9 @@ spec:
             matchLabels:
               {{- toYaml . | nindent 14 }}
     {{- end }}
-    {{- if eq (include "signalbox.haMode" .) "active-active" }}
-    - ports: [{ port: {{ int $epp.ha.peerPort }} }]
-      to:
+    {{- if include "signalbox.hasPeers" . }}
+    - {{ if not .Values.router.dynamo.enabled }}ports: [{ port: {{ int $epp.ha.peerPort }} }]
+      {{ end }}to:
         - podSelector:
             matchLabels:
               {{- include "signalbox.selectorLabels" . | nindent 14 }}

@@ -58,7 +58,7 @@ spec:
         - { name: grpc-ext-proc, containerPort: {{ int $epp.extProcPort }} }
         - { name: grpc-health, containerPort: {{ int $epp.grpcHealthPort }} }
         - { name: http-metrics, containerPort: {{ int .Values.router.metricsPort }} }
-        {{- if eq (include "signalbox.haMode" .) "active-active" }}
+        {{- if include "signalbox.hasPeers" . }}
         - { name: peers, containerPort: {{ int $epp.ha.peerPort }} }
         {{- end }}
         {{- with $epp.extraContainerPorts }}
@@ -89,7 +89,7 @@ spec:
         {{- if $epp.tls.secretName }}
         - { name: certs, mountPath: /certs, readOnly: true }
         {{- end }}
-        {{- if $epp.ha.peerSecretName }}
+        {{- if and $epp.ha.peerSecretName (include "signalbox.hasPeers" .) }}
         - { name: peer-secret, mountPath: /peer-secret, readOnly: true }
         {{- end }}
         {{- with $epp.volumeMounts }}
@@ -109,7 +109,7 @@ spec:
     - name: certs
       secret: { secretName: {{ $epp.tls.secretName }} }
     {{- end }}
-    {{- if $epp.ha.peerSecretName }}
+    {{- if and $epp.ha.peerSecretName (include "signalbox.hasPeers" .) }}
     - name: peer-secret
       secret: { secretName: {{ $epp.ha.peerSecretName }} }
     {{- end }}
@@ -210,6 +210,7 @@ spec:
 {{- if $dynamo.eventPlane }}{{ $_ := set $variables "DYN_EVENT_PLANE" $dynamo.eventPlane }}{{ end -}}
 {{- if eq $dynamo.discoveryBackend "kubernetes" }}{{ $_ := set $variables "DYN_KUBE_DISCOVERY_MODE" $dynamo.kubeDiscoveryMode }}{{ end -}}
 {{- if $dynamo.enforceDisagg }}{{ $_ := set $variables "DYN_ENFORCE_DISAGG" "true" }}{{ end -}}
+{{- if include "signalbox.hasPeers" . }}{{ $_ := set $variables "DYN_ROUTER_REPLICA_SYNC" "true" }}{{ end -}}
 {{- range $name, $value := $dynamo.env }}{{ $_ := set $variables $name $value }}{{ end -}}
 - name: POD_NAMESPACE
   valueFrom: { fieldRef: { fieldPath: metadata.namespace } }

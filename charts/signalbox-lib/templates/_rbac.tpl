@@ -23,7 +23,7 @@
   verbs: [get, list, watch, create, update]
 {{- end }}
 {{- $isDynamo := and .Values.router.dynamo.enabled (eq .Values.router.dynamo.discoveryBackend "kubernetes") }}
-{{- if or $isDynamo (eq (include "signalbox.haMode" .) "active-active") }}
+{{- if or $isDynamo (include "signalbox.hasPeers" .) }}
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [get, list, watch]
@@ -31,7 +31,8 @@
 {{- if $isDynamo }}
 - apiGroups: [nvidia.com]
   resources: [dynamoworkermetadatas]
-  verbs: [get, list, watch]
+  # Replicas announce where they tell what they book.
+  verbs: [get, list, watch{{ if include "signalbox.hasPeers" . }}, create, patch, delete{{ end }}]
 {{- end }}
 {{- end -}}
 

@@ -111,7 +111,7 @@ spec:
   ports:
     {{- include "signalbox.servicePorts" . | nindent 4 }}
 {{- end }}
-{{- if eq (include "signalbox.haMode" .) "active-active" }}
+{{- if include "signalbox.hasPeers" . }}
 ---
 # Where the pickers find each other: every replica, ready or not, so that one that starts is told what is under way before it decides.
 apiVersion: v1
@@ -122,6 +122,11 @@ metadata:
   labels:
     {{- include "signalbox.labels" . | nindent 4 }}
     app.kubernetes.io/component: peers
+    {{- if .Values.router.dynamo.enabled }}
+    # Its slices say which of Dynamo's participants are ready, pickers among them.
+    nvidia.com/dynamo-discovery-backend: kubernetes
+    nvidia.com/dynamo-discovery-enabled: "true"
+    {{- end }}
 spec:
   clusterIP: None
   publishNotReadyAddresses: true

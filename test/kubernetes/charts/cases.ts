@@ -106,6 +106,11 @@ export const cases: readonly ChartCase[] = [
   },
   { name: "leader", chart: "signalbox", values: { router: { ...router, epp: { replicas: 2 } } } },
   {
+    name: "leader-warm",
+    chart: "signalbox",
+    values: { router: { ...router, epp: { replicas: 2, ha: { warmFollowers: true } } } },
+  },
+  {
     name: "active-active",
     chart: "signalbox",
     values: {
@@ -184,7 +189,17 @@ export const cases: readonly ChartCase[] = [
     values: {
       router: {
         dynamo: { enabled: true, graphDeployment: "graph", eventPlane: "zmq", env: { DYN_ROUTER_TEMPERATURE: 0.2 } },
+      },
+    },
+  },
+  {
+    name: "dynamo-active-active",
+    chart: "signalbox",
+    values: {
+      router: {
+        dynamo: { enabled: true, graphDeployment: "graph" },
         epp: { replicas: 2, ha: { mode: "active-active" } },
+        networkPolicy: { enabled: true },
       },
     },
   },

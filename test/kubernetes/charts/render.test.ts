@@ -191,12 +191,23 @@ describe("the rights that are granted", () => {
     ["defaults", ["", "-events"]],
     ["leader", ["", "-events", "-leader-election"]],
     ["active-active", ["", "-events", "-peers"]],
+    ["leader-warm", ["", "-events", "-leader-election", "-peers"]],
+    ["dynamo", ["", "-events", "-dynamo"]],
   ] as const)("are those of the plain manifests: %s", async (name, roles) => {
     expect(rulesOf(await rendered(name), "Role", `${release}-epp`)).toEqual(plainRules(...roles));
   });
 
-  it("are those of the plain manifests: before Dynamo workers, endpoint slices once", async () => {
-    expect(rulesOf(await rendered("dynamo"), "Role", `${release}-epp`)).toEqual(plainRules("", "-events", "-dynamo"));
+  it("write the replicas' own records before Dynamo workers, where there are several", async () => {
+    const rules = rulesOf(await rendered("dynamo-active-active"), "Role", `${release}-epp`) as readonly {
+      readonly resources: readonly string[];
+      readonly verbs: readonly string[];
+    }[];
+    expect(rules.filter(({ verbs }) => verbs.includes("delete"))).toEqual([
+      expect.objectContaining({
+        resources: ["dynamoworkermetadatas"],
+        verbs: ["get", "list", "watch", "create", "patch", "delete"],
+      }),
+    ]);
   });
 
   it("are pods alone, and Events, without a pool", async () => {
@@ -241,6 +252,10 @@ describe("what values mean", () => {
     [
       { epp: { replicas: 2, flags: { "ha-enable-leader-election": false } } },
       { "ha-enable-leader-election": false, "peer-service": `${release}-epp-peers` },
+    ],
+    [
+      { epp: { replicas: 2, ha: { warmFollowers: true } } },
+      { "ha-enable-leader-election": true, "peer-service": `${release}-epp-peers` },
     ],
     [{ epp: {} }, { "ha-enable-leader-election": false, "peer-service": "" }],
   ] as const)("replicas of %j", async (more, expected) => {
