@@ -29,7 +29,7 @@ export type TokenizeOutcome = TokenizedPrompt | NoTokens | TokenizeFailure;
 export interface PromptTokenizer {
   /**
    * Calls done exactly once: before it returns for short prompts, later for long ones (a worker thread), unless cancelled. `body` is read
-   * during the call only. Rules of completions, batches and embeddings: docs/protocol.md.
+   * until then, and must not change. Rules of completions, batches and embeddings: docs/protocol.md.
    */
   tokenize(dialect: PromptDialect, body: Buffer, done: (outcome: TokenizeOutcome) => void): { cancel(): void };
   /** For tests and explanations. */

@@ -7,6 +7,7 @@ import type { Logger } from "../../telemetry/log.ts";
 import type { PromptDialect, TokenizeOutcome } from "../prompt-tokenizer.ts";
 import type { ModelDescription } from "../tokenizer-files.ts";
 import type { ModelSource, ThreadAnswer, ThreadRequest } from "./protocol.ts";
+import { copyInSlices } from "./sliced-copy.ts";
 
 export interface ThreadLimits {
   readonly maxQueuedJobs: number;
@@ -55,6 +56,8 @@ export class TokenizerThread {
   readonly #models = new Map<number, Registered>();
   readonly #waiting: Job[] = [];
   #waitingBytes = 0;
+  /** Of bodies that are being copied. */
+  #copyingBytes = 0;
   #running: Job | undefined;
   #watchdog: NodeJS.Timeout | undefined;
   #worker: Worker | undefined;
@@ -99,7 +102,7 @@ export class TokenizerThread {
     throw new Error(end.kind === "timeout" ? "the model's files could not be read in time" : messageOf(end));
   }
 
-  /** `body` is copied. `done` is called once, later, unless cancelled. */
+  /** `body` is read until `done` is called, once and later, unless cancelled: a long one is copied in slices. */
   tokenize(
     model: number,
     dialect: PromptDialect,
@@ -110,14 +113,34 @@ export class TokenizerThread {
     const number = this.#nextNumber++;
     if (
       this.#waiting.length >= this.#limits.maxQueuedJobs ||
-      this.#waitingBytes + body.length > this.#limits.maxQueuedBytes
+      this.#waitingBytes + this.#copyingBytes + body.length > this.#limits.maxQueuedBytes
     ) {
       const full = setImmediate(done, { kind: "failed", message: "too many long prompts are waiting to be tokenized" });
       return { cancel: () => clearImmediate(full) };
     }
-    const request: ThreadRequest = { kind: "tokenize", job: number, model, dialect, body: new Uint8Array(body) };
-    const job = this.#enqueue(model, request, number, body.length, timeoutMs, (end) => done(outcomeOf(end)));
-    return { cancel: () => this.#abandon(job) };
+    let job: Job | undefined;
+    let isCopying = true;
+    this.#copyingBytes += body.length;
+    const copying = copyInSlices(body, (copy) => {
+      isCopying = false;
+      this.#copyingBytes -= body.length;
+      // Its model has been released meanwhile.
+      if (!this.#models.has(model)) {
+        done(outcomeOf(closedEnd));
+        return;
+      }
+      const request: ThreadRequest = { kind: "tokenize", job: number, model, dialect, body: copy };
+      job = this.#enqueue(model, request, number, body.length, timeoutMs, (end) => done(outcomeOf(end)));
+    });
+    return {
+      cancel: () => {
+        if (job !== undefined) this.#abandon(job);
+        if (!isCopying) return;
+        isCopying = false;
+        this.#copyingBytes -= body.length;
+        copying.cancel();
+      },
+    };
   }
 
   /** The model's waiting jobs fail; the thread ends with its last model. */
