@@ -54,6 +54,9 @@ interface Entry {
   endpoint: Endpoint;
 }
 
+/** So many are put in order once for all of them; fewer, each where it belongs. */
+const manyNew = 64;
+
 const noAttributes: ReadonlyMap<string, unknown> = new Map();
 
 /** A listener that throws is logged and the others are told all the same. */
@@ -64,7 +67,7 @@ export function createEndpointStore(log: Logger = silentLogger): EndpointStore {
 class Store implements EndpointStore {
   readonly #log: Logger;
   readonly #entries = new Map<EndpointName, Entry>();
-  /** Entries by name; rebuilt when membership changes, read for every snapshot. */
+  /** Entries by name, read for every snapshot; undefined: to be put in order, after many have changed at once. */
   #ordered: Entry[] | undefined = [];
   #snapshot: Endpoints | undefined = Object.freeze([]);
   readonly #freeSlots: number[] = [];
@@ -112,6 +115,7 @@ class Store implements EndpointStore {
 
   replaceAll(source: string, specs: readonly EndpointSpec[]): void {
     const names = new Set(specs.map((spec) => endpointName(spec.namespace, spec.name)));
+    if (specs.length > this.#entries.size + manyNew) this.#ordered = undefined;
     for (const [name, entry] of this.#entries) {
       if (entry.source === source && !names.has(name)) this.#remove(name, entry);
     }
@@ -173,14 +177,17 @@ class Store implements EndpointStore {
       load: new LoadCounter(),
       attributes: noAttributes,
     };
-    this.#entries.set(name, { source, endpoint });
-    this.#membershipChanged();
+    const entry = { source, endpoint };
+    this.#entries.set(name, entry);
+    this.#ordered?.splice(placeOf(this.#ordered, name), 0, entry);
+    this.#snapshot = undefined;
     for (const listener of this.#listeners) this.#tell(() => listener.added?.(endpoint));
   }
 
   #remove(name: EndpointName, entry: Entry): void {
     this.#entries.delete(name);
-    this.#membershipChanged();
+    this.#ordered?.splice(placeOf(this.#ordered, name), 1);
+    this.#snapshot = undefined;
     for (const listener of this.#listeners) this.#tell(() => listener.removed?.(entry.endpoint));
     // Only now: listeners clear their columns before another endpoint can get the slot.
     this.#freeSlots.push(entry.endpoint.slot);
@@ -193,17 +200,24 @@ class Store implements EndpointStore {
       this.#log.error({ err: error }, "an endpoint listener failed");
     }
   }
-
-  #membershipChanged(): void {
-    this.#ordered = undefined;
-    this.#snapshot = undefined;
-  }
 }
 
 /** By code unit, not by locale: the order is the same on every machine. */
 function byName(a: Entry, b: Entry): number {
   if (a.endpoint.name === b.endpoint.name) return 0;
   return a.endpoint.name < b.endpoint.name ? -1 : 1;
+}
+
+/** Where the entry of that name is, or would be. */
+function placeOf(ordered: readonly Entry[], name: EndpointName): number {
+  let low = 0;
+  let high = ordered.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((ordered[middle]?.endpoint.name ?? name) < name) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 function hasSameEntries(a: ReadonlyMap<string, string>, b: ReadonlyMap<string, string>): boolean {

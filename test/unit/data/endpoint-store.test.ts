@@ -38,6 +38,33 @@ describe("the endpoint store", () => {
     expect(Object.isFrozen(first)).toBe(true);
   });
 
+  it("is in the order of names, whether endpoints change one by one or hundreds at once", () => {
+    const names = fc.array(fc.integer({ min: 0, max: 999 }).map(String), { maxLength: 300 });
+    const step = fc.oneof(
+      fc.record({ kind: fc.constant("replace" as const), names }),
+      fc.record({ kind: fc.constantFrom("upsert" as const, "remove" as const), names }),
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 8 }), (steps) => {
+        const store = createEndpointStore();
+        for (const { kind, names: chosen } of steps) {
+          if (kind === "replace")
+            store.replaceAll(
+              "k",
+              [...new Set(chosen)].map((name) => spec(name)),
+            );
+          for (const name of kind === "upsert" ? chosen : []) store.upsert("k", spec(name));
+          for (const name of kind === "remove" ? chosen : []) store.remove("k", endpointName("default", name));
+          const shown = store.snapshot().map((endpoint) => endpoint.name);
+          expect(shown).toEqual([...shown].sort());
+          expect(new Set(shown).size).toBe(shown.length);
+          if (kind === "replace") expect(shown).toEqual([...new Set(chosen)].map((name) => `default/${name}`).sort());
+        }
+      }),
+      { numRuns: 50 },
+    );
+  });
+
   it("keeps metrics, load and slot over a change of labels", () => {
     const store = createEndpointStore();
     store.upsert("file", spec("a", "10.0.0.1", 8000, { role: "decode" }));
