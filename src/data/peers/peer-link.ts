@@ -147,7 +147,7 @@ export class PeerLink {
     const { log, random } = this.#init;
     const { useless, refusal, peer } = this.feed;
     this.feed.ended();
-    if (useless === "refused" || (useless === undefined && !this.#isTold)) {
+    if (!this.#isTold && (useless === "refused" || useless === undefined)) {
       this.#isTold = true;
       const fields = { ...this.address, peer, error: refusal ?? this.#lastError };
       if (useless === "refused") log.warn(fields, "a replica does not take this picker for one of its own");

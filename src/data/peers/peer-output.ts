@@ -88,8 +88,13 @@ export class PeerOutput {
     this.#reader.receive(chunk);
   }
 
-  /** Sends what is due, as far as the network takes it. */
-  pump(): void {
+  /** More of what is known could be told now. */
+  get isTelling(): boolean {
+    return this.#known !== undefined && this.#init.wire.pendingBytes < mostPendingForKnown;
+  }
+
+  /** Sends what is due, as far as the network takes it; of what is known a little, unless others are first. */
+  pump(withKnown = true): void {
     if (this.#peer === undefined) return;
     const { changes, wire, counters } = this.#init;
     for (let sent = 0; sent < segmentsPerPump && wire.pendingBytes < mostPendingBytes; sent++) {
@@ -105,11 +110,13 @@ export class PeerOutput {
       this.#offset += entries.length;
       counters.sentChanges++;
     }
-    if (this.#offset === changes.head && wire.pendingBytes < mostPendingForKnown) this.#sendKnown();
+    if (withKnown && this.#offset === changes.head && wire.pendingBytes < mostPendingForKnown) this.#sendKnown();
   }
 
   heartbeat(): void {
-    if (this.#peer !== undefined) this.#send(encodeOffsetFrame("alive", this.#init.changes.head));
+    const { changes, wire } = this.#init;
+    if (this.#peer === undefined || wire.pendingBytes >= mostPendingBytes) return;
+    this.#send(encodeOffsetFrame("alive", changes.head));
   }
 
   /** The last word. */

@@ -23,7 +23,9 @@ interface Subscriber {
 }
 
 const greetingTimeoutMs = 5000;
-const mostConnections = 256;
+const mostConnections = 128;
+/** Peers that are told at once what is known: that costs more than everything else together, and can wait. */
+const mostTelling = 4;
 /** A port that cannot be had may belong to a predecessor that is just ending. */
 const bindTries = 10;
 const bindRetryMs = 200;
@@ -89,10 +91,12 @@ export class PeerServer {
   }
 
   pump(): void {
+    let telling = 0;
+    // In the order in which they came: who is first is done first.
     for (const { output, socket } of this.#subscribers) {
       if (output.peer === undefined) continue;
       socket.cork();
-      output.pump();
+      output.pump(output.isTelling && ++telling <= mostTelling);
       socket.uncork();
     }
   }

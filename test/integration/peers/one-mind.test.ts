@@ -70,7 +70,7 @@ async function run(replicas: Replicas): Promise<Outcome> {
     else oldest?.answer();
     await replicas.settled(flight.length);
   }
-  for (const { answer } of flight.splice(0)) answer();
+  for (const placed of flight.splice(0)) placed.answer();
   await replicas.settled(0);
   for (let index = 0; index < strangers; index++) {
     const placed = await place(replicaOf(index), `stranger ${index} `.repeat(60));
@@ -79,7 +79,7 @@ async function run(replicas: Replicas): Promise<Outcome> {
     await replicas.settled(flight.length);
   }
   const highest = Math.max(...endpoints.map((one) => flight.filter(({ endpoint }) => endpoint === one).length));
-  for (const { answer } of flight) answer();
+  for (const placed of flight) placed.answer();
   await replicas.settled(0);
   return { placements, hitRate: hits / (sessions * (turns - 1)), highest };
 }
