@@ -184,6 +184,18 @@ describe.each([
     },
   );
 
+  // Decode workers behind prefill workers say nothing of it: there is no prefill of theirs to end.
+  if (layout === "aggregated") {
+    it("hears from the worker itself that its first token is there", async () => {
+      const prefilled = async (): Promise<number> =>
+        (await gateway.sets()).reduce((sum, { replicas }) => sum + Number(replicas["prefilled"]), 0);
+      const before = await prefilled();
+      await ask(chat, { messages, stream: true });
+      await eventually("it is heard", async () => (await prefilled()) > before);
+      expect((await gateway.sets()).map(({ replicas }) => replicas["routerId"])).toContain(null);
+    });
+  }
+
   /** What the frontend itself tokenizes it warns of, so its log tells where the picker's ids stood in for the prompt. */
   const tokenizedByFrontend = (): number => stack.frontend.process.log().split("tokenizing prompt").length - 1;
 

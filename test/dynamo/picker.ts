@@ -68,6 +68,7 @@ export interface SetState {
     readonly workers: readonly { readonly isSuspect: boolean }[];
   };
   readonly events: Readonly<Record<string, unknown>> | null;
+  readonly replicas: Readonly<Record<string, unknown>>;
 }
 
 export interface Gateway {
