@@ -2,9 +2,10 @@
  * The gRPC transport on @grpc/grpc-js with raw-bytes serialisers: the library's own stack behind the same interface. It copies each
  * message once when it is sent. It cannot tell a reset from a lost connection, and may report either as a half-close followed by the end.
  */
-import type { ServerOptions } from "node:http2";
+import type { Http2SecureServer, Http2Server, ServerOptions } from "node:http2";
 import { createSecureContext } from "node:tls";
 import { Server, ServerCredentials, type ServerDuplexStream, type ServiceDefinition } from "@grpc/grpc-js";
+import { acceptAnyAuthority } from "./accept-any-authority.ts";
 import {
   contextOptionsFrom,
   handshakeTimeoutMsOf,
@@ -99,7 +100,7 @@ class GrpcJsTransport implements GrpcTransport {
           return;
         }
         this.port = bound;
-        limitConnections(this.server, maxConnectionsOf(this.options));
+        completeServers(this.server, this.options);
         resolve();
       });
     });
@@ -285,10 +286,13 @@ function asBuffer(bytes: Buffer): Buffer {
   return bytes;
 }
 
-/** The library has no option for it either. */
-function limitConnections(server: Server, maxConnections: number): void {
-  const { http2Servers } = server as unknown as { http2Servers: Map<{ maxConnections: number }, unknown> };
-  for (const http2Server of http2Servers.keys()) http2Server.maxConnections = maxConnections;
+/** The library has no options for these either. */
+function completeServers(server: Server, options: GrpcTransportOptions): void {
+  const { http2Servers } = server as unknown as { http2Servers: Map<Http2Server | Http2SecureServer, unknown> };
+  for (const http2Server of http2Servers.keys()) {
+    http2Server.maxConnections = maxConnectionsOf(options);
+    acceptAnyAuthority(http2Server, handshakeTimeoutMsOf(options));
+  }
 }
 
 /**

@@ -14,6 +14,7 @@ import {
 } from "node:http2";
 import type { AddressInfo, Socket } from "node:net";
 import { createSecureContext } from "node:tls";
+import { acceptAnyAuthority } from "./accept-any-authority.ts";
 import { ConnectionWatch } from "./connection-watch.ts";
 import {
   connectionWindowBytes,
@@ -102,6 +103,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
             unknownProtocolTimeout: 1_000,
           });
     server.maxConnections = maxConnectionsOf(this.options);
+    acceptAnyAuthority(server, this.handshakeTimeoutMs);
     server.on("connection", (socket: Socket) => this.connections.addSocket(socket));
     server.on("secureConnection", (socket: Socket) => this.connections.addSocket(socket));
     server.on("session", (session: ServerHttp2Session) => this.sessionOpened(session));

@@ -37,12 +37,17 @@ export function http2Frame(
 }
 
 /** HEADERS of a gRPC request, as HPACK literals that are not indexed. */
-export function requestHeaders(streamId: number, path: string, extra: Readonly<Record<string, string>> = {}): Buffer {
+export function requestHeaders(
+  streamId: number,
+  path: string,
+  extra: Readonly<Record<string, string>> = {},
+  authority = "x",
+): Buffer {
   const fields = {
     ":method": "POST",
     ":scheme": "http",
     ":path": path,
-    ":authority": "x",
+    ":authority": authority,
     "content-type": "application/grpc",
     te: "trailers",
   };

@@ -114,6 +114,18 @@ describe("the http2 transport, frame by frame", () => {
     expect(events.filter((event) => event !== "halfClosed")).toEqual(["x", "closed reset"]);
   });
 
+  it.each(["outbound|9002||picker.ns.svc.cluster.local", "a b", "picker:9002"])(
+    "takes streams of a client whose authority is %s",
+    async (authority) => {
+      for (const streamId of [1, 3]) {
+        const message = http2Frame(frameType.data, 0, streamId, grpcMessage("x".repeat(streamId)));
+        client.write(requestHeaders(streamId, "/t/t", {}, authority), message);
+        await until("the reply", () => client.of(frameType.data, streamId).length > 0);
+      }
+      expect(events).toEqual(["x", "xxx"]);
+    },
+  );
+
   it("ends a stream whose message is never finished, and gives back what it held", async () => {
     const message = grpcMessage("y".repeat(50_000));
     client.write(requestHeaders(1, "/t/t"), data("x"), http2Frame(frameType.data, 0, 1, message.subarray(0, 10_000)));

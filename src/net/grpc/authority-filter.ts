@@ -1,0 +1,137 @@
+/**
+ * Reads what an HTTP/2 client sends, frame by frame (RFC 9113 §4.1), and passes it on with field blocks whose `:authority` a library takes. Nothing
+ * but field blocks is held back, and those only until they are whole; a client that breaks framing is passed on as it is, for the library to refuse.
+ */
+import { withValidAuthority } from "./hpack-block.ts";
+
+const prefaceBytes = 24;
+const frameHeadBytes = 9;
+const headers = 1;
+const resetStream = 3;
+const continuation = 9;
+const endHeaders = 4;
+const padded = 8;
+const priority = 32;
+/** Every peer takes frames of this size (RFC 9113 §4.2). */
+const maxFrameBytes = 16_384;
+/** Larger field blocks are refused anyway. */
+const maxBlockBytes = 1024 * 1024;
+
+export class AuthorityFilter {
+  /** Whether field blocks were seen at all, whether one of them had to be changed, and whether streams were reset. */
+  sawBlock: boolean;
+  changed: boolean;
+  sawReset: boolean;
+  /** The begin of a frame that is not whole. */
+  private rest: Buffer;
+  /** Bytes that go through untouched before the next frame begins: the preface at first, then payloads. */
+  private through: number;
+  /** Frames of a field block that has no end yet. */
+  private frames: Buffer[];
+  private heldBytes: number;
+  private isGivenUp: boolean;
+
+  constructor() {
+    this.sawBlock = false;
+    this.changed = false;
+    this.sawReset = false;
+    this.rest = Buffer.alloc(0);
+    this.through = prefaceBytes;
+    this.frames = [];
+    this.heldBytes = 0;
+    this.isGivenUp = false;
+  }
+
+  /**
+   * What goes on to the library of all that has come. Resets are apart from the field blocks that came with them: a library that is given both at once
+   * never tells of the stream, and nobody would count how many are opened only to be reset.
+   */
+  push(chunk: Buffer): readonly (readonly Buffer[])[] {
+    if (this.isGivenUp) return [[chunk]];
+    let out: Buffer[] = [];
+    const groups = [out];
+    let hasBlock = false;
+    let input = this.rest.length === 0 ? chunk : Buffer.concat([this.rest, chunk]);
+    for (;;) {
+      if (this.through > 0) {
+        const passed = Math.min(this.through, input.length);
+        if (passed > 0) out.push(input.subarray(0, passed));
+        this.through -= passed;
+        input = input.subarray(passed);
+      }
+      if (input.length < frameHeadBytes) break;
+      const length = input.readUIntBE(0, 3);
+      const type = input[3] ?? 0;
+      if (type === resetStream) {
+        this.sawReset = true;
+        if (hasBlock) {
+          out = [];
+          groups.push(out);
+          hasBlock = false;
+        }
+      }
+      if (type !== headers && type !== continuation) {
+        this.through = frameHeadBytes + length;
+        continue;
+      }
+      if (this.heldBytes + length > maxBlockBytes) {
+        this.isGivenUp = true;
+        out.push(...this.frames, input);
+        this.rest = Buffer.alloc(0);
+        return groups;
+      }
+      if (input.length < frameHeadBytes + length) break;
+      const frame = input.subarray(0, frameHeadBytes + length);
+      input = input.subarray(frame.length);
+      this.frames.push(frame);
+      this.heldBytes += frame.length;
+      if (((frame[4] ?? 0) & endHeaders) === 0) continue;
+      out.push(...this.withValidBlock(this.frames));
+      hasBlock = true;
+      this.frames = [];
+      this.heldBytes = 0;
+    }
+    this.rest = input;
+    return groups;
+  }
+
+  private withValidBlock(frames: readonly Buffer[]): readonly Buffer[] {
+    this.sawBlock = true;
+    const [first = Buffer.alloc(frameHeadBytes)] = frames;
+    const block = Buffer.concat(frames.map((frame, index) => (index === 0 ? fragmentOf(frame) : payloadOf(frame))));
+    const valid = withValidAuthority(block);
+    if (valid === block) return frames;
+    this.changed = true;
+    return framesOf(valid, first);
+  }
+}
+
+function payloadOf(frame: Buffer): Buffer {
+  return frame.subarray(frameHeadBytes);
+}
+
+/** Of HEADERS, without padding and priority (RFC 9113 §6.2). */
+function fragmentOf(frame: Buffer): Buffer {
+  const flags = frame[4] ?? 0;
+  const payload = payloadOf(frame);
+  const begin = ((flags & padded) === 0 ? 0 : 1) + ((flags & priority) === 0 ? 0 : 5);
+  const end = payload.length - ((flags & padded) === 0 ? 0 : (payload[0] ?? 0));
+  return payload.subarray(Math.min(begin, end), end);
+}
+
+/** HEADERS and as many CONTINUATION frames as the block needs, with the first frame's stream and end of stream. */
+function framesOf(block: Buffer, first: Buffer): readonly Buffer[] {
+  const frames: Buffer[] = [];
+  for (let at = 0; at === 0 || at < block.length; at += maxFrameBytes) {
+    const payload = block.subarray(at, at + maxFrameBytes);
+    const isLast = at + maxFrameBytes >= block.length;
+    const head = Buffer.alloc(frameHeadBytes);
+    head.writeUIntBE(payload.length, 0, 3);
+    head[3] = at === 0 ? headers : continuation;
+    const endStream = at === 0 ? (first[4] ?? 0) & 1 : 0;
+    head[4] = endStream | (isLast ? endHeaders : 0);
+    first.copy(head, 5, 5, frameHeadBytes);
+    frames.push(head, payload);
+  }
+  return frames;
+}
