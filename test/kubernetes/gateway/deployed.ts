@@ -1,11 +1,10 @@
-/** The manifests of deploy/kubernetes as they are, put into a namespace: what `kubectl apply -k` with a namespace does to them. */
+/** Manifests of deploy/ as they are, put into a namespace: what `kubectl apply -k` with a namespace does to them. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parse, parseAllDocuments } from "yaml";
 import { packageRoot } from "../../../src/app/envoy.ts";
 import type { ClusterObject } from "../cluster.ts";
 
-const folder = join(packageRoot, "deploy/kubernetes");
 const cluster = new Set(["ClusterRole", "ClusterRoleBinding", "GatewayClass", "Namespace"]);
 
 interface Subject {
@@ -14,7 +13,9 @@ interface Subject {
   readonly namespace?: string;
 }
 
-export async function deployedObjects(namespace: string): Promise<readonly ClusterObject[]> {
+/** What the kustomization of a folder of deploy/ lists. */
+export async function deployedObjects(part: string, namespace: string): Promise<readonly ClusterObject[]> {
+  const folder = join(packageRoot, "deploy", part);
   const { resources } = parse(await readFile(join(folder, "kustomization.yaml"), "utf8")) as {
     readonly resources: readonly string[];
   };

@@ -1,5 +1,5 @@
 /**
- * deploy/kubernetes on a cluster with Istio over a stock Envoy, which takes the destination from the metadata: whom requests reach, over TLS and
+ * deploy/kubernetes and deploy/gateways/istio on a cluster with Istio over a stock Envoy, which takes the destination from the metadata: whom requests reach, over TLS and
  * plain text, while pods come and go and the picker dies.
  */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
@@ -35,19 +35,10 @@ beforeAll(async () => {
   await cluster.apply(
     { apiVersion: "v1", kind: "Namespace", metadata: { name: secured } },
     { apiVersion: "v1", kind: "Namespace", metadata: { name: plain } },
-    gatewayObject,
-    {
-      apiVersion: "networking.istio.io/v1",
-      kind: "DestinationRule",
-      metadata: { name: picker, namespace: secured },
-      spec: {
-        host: `${picker}.${secured}.svc.cluster.local`,
-        trafficPolicy: { tls: { mode: "SIMPLE", insecureSkipVerify: true } },
-      },
-    },
+    ...(await deployedObjects("gateways/istio", secured)).map(adapted),
   );
   for (const namespace of [secured, plain]) {
-    const objects = await deployedObjects(namespace);
+    const objects = await deployedObjects("kubernetes", namespace);
     await cluster.apply(...objects.map(adapted), workersOf(namespace));
   }
   await Promise.all(
@@ -72,20 +63,15 @@ afterAll(async () => {
   await cluster?.close();
 }, 60_000);
 
-const gatewayObject: ClusterObject = {
-  apiVersion: "gateway.networking.k8s.io/v1",
-  kind: "Gateway",
-  metadata: { name: "inference-gateway", namespace: secured },
-  spec: {
-    gatewayClassName: "istio",
-    listeners: [{ name: "http", port: 80, protocol: "HTTP", allowedRoutes: { namespaces: { from: "All" } } }],
-  },
-};
-
 /** Each namespace has a host name of its own at the one gateway, and the second speaks plain text and fails closed. */
 function adapted(object: ClusterObject): ClusterObject {
   const { namespace } = object.metadata;
   const spec = object["spec"] as Readonly<Record<string, object>>;
+  if (object.kind === "Gateway") {
+    const listeners = spec["listeners"] as readonly object[];
+    const allowedRoutes = { namespaces: { from: "All" } };
+    return { ...object, spec: { ...spec, listeners: listeners.map((listener) => ({ ...listener, allowedRoutes })) } };
+  }
   if (object.kind === "HTTPRoute") {
     const parentRefs = [{ name: "inference-gateway", namespace: secured }];
     return { ...object, spec: { ...spec, parentRefs, hostnames: [hostOf(namespace ?? "")] } };
