@@ -159,7 +159,7 @@ describe("Envoy Gateway with the picker", () => {
 
   it("hands the picker's refusal to the client", async () => {
     const answer = await ask("10.78.9.9");
-    expect(answer.status).toBe(503);
-    expect(await answer.json()).toMatchObject({ error: { code: expect.anything() } });
+    expect(answer.status).toBe(429);
+    expect(await answer.json()).toMatchObject({ error: { type: expect.any(String), message: expect.any(String) } });
   });
 });
