@@ -9,7 +9,7 @@ import type { Agent } from "node:http";
 import type { RequestOptions } from "node:https";
 import { isIPv6 } from "node:net";
 import { homedir } from "node:os";
-import { delimiter, join } from "node:path";
+import { delimiter, dirname, join, resolve } from "node:path";
 
 export interface ApiTls {
   readonly ca: string | undefined;
@@ -92,9 +92,10 @@ export function kubeconfigCredentials(files: readonly string[]): ApiCredentials 
       if (cluster === null) throw new Error(`${files.join(delimiter)}: the current context names no cluster`);
       const options: RequestOptions = {};
       await config.applyToHTTPSOptions(options);
+      const token = await tokenOfFile(files, config.getCurrentUser()?.name);
       return {
         server: cluster.server.replace(/\/+$/, ""),
-        headers: headersOf(options),
+        headers: { ...headersOf(options), ...(token === undefined ? {} : { authorization: `Bearer ${token}` }) },
         tls: {
           ca: pemOf(options.ca),
           cert: pemOf(options.cert),
@@ -106,6 +107,21 @@ export function kubeconfigCredentials(files: readonly string[]): ApiCredentials 
       };
     },
   };
+}
+
+/** A user's `tokenFile`, which the library does not know and which stands before a token; of the first file that has the user. */
+async function tokenOfFile(files: readonly string[], userName: string | undefined): Promise<string | undefined> {
+  const { parse } = await import("yaml");
+  for (const file of files) {
+    const config = parse(await readFile(file, "utf8")) as {
+      readonly users?: readonly { readonly name?: string; readonly user?: { readonly tokenFile?: string } }[];
+    } | null;
+    const named = config?.users?.find(({ name }) => name === userName);
+    if (named === undefined) continue;
+    const path = named.user?.tokenFile;
+    return path === undefined ? undefined : (await readFile(resolve(dirname(file), path), "utf8")).trim();
+  }
+  return undefined;
 }
 
 function headersOf({ headers, auth }: RequestOptions): Record<string, string> {

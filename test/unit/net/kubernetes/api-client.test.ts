@@ -9,7 +9,11 @@ import {
   type KubernetesApi,
   type WatchRequest,
 } from "../../../../src/net/kubernetes/api-client.ts";
-import { accountCredentials, findCredentials } from "../../../../src/net/kubernetes/credentials.ts";
+import {
+  accountCredentials,
+  findCredentials,
+  kubeconfigCredentials,
+} from "../../../../src/net/kubernetes/credentials.ts";
 
 const open: (() => unknown)[] = [];
 afterEach(async () => {
@@ -178,6 +182,24 @@ describe("credentials", () => {
     });
     writeFileSync(join(account, "token"), "second");
     expect((await credentials.access()).headers).toEqual({ authorization: "Bearer second" });
+  });
+
+  it("of a kubeconfig follow the file that it names for the token", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "signalbox-test-"));
+    open.push(() => rmSync(folder, { recursive: true }));
+    const file = join(folder, "kubeconfig");
+    const config = {
+      "current-context": "here",
+      clusters: [{ name: "one", cluster: { server: "https://127.0.0.1:1" } }],
+      users: [{ name: "me", user: { token: "overridden", tokenFile: "token" } }],
+      contexts: [{ name: "here", context: { cluster: "one", user: "me" } }],
+    };
+    writeFileSync(file, JSON.stringify(config));
+    const credentials = kubeconfigCredentials([file]);
+    for (const token of ["first", "second"]) {
+      writeFileSync(join(folder, "token"), `${token}\n`);
+      expect((await credentials.access()).headers).toEqual({ authorization: `Bearer ${token}` });
+    }
   });
 
   it("come from the pod's account, and from nowhere when there is none", async () => {
