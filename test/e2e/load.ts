@@ -9,6 +9,8 @@ export interface Outcome {
   readonly endedAtMs: number;
   /** The answer where it was none of 200, or what went wrong. */
   readonly note: string;
+  /** Who answered, as the header x-signalbox-worker says; "" where it does not. */
+  readonly worker: string;
 }
 
 export interface LoadOptions {
@@ -53,11 +55,13 @@ export function startLoad(options: LoadOptions): Load {
 function post(agent: Agent, url: string, body: string): Promise<Outcome> {
   const startedAtMs = performance.now();
   return new Promise((resolve) => {
+    let worker = "";
     const finish = (status: number, note: string): void =>
-      resolve({ status, startedAtMs, endedAtMs: performance.now(), note });
+      resolve({ status, startedAtMs, endedAtMs: performance.now(), note, worker });
     const headers = { "content-type": "application/json", "content-length": Buffer.byteLength(body) };
     const outgoing = request(url, { agent, method: "POST", headers, timeout: stuckMs }, (response) => {
       let text = "";
+      worker = String(response.headers["x-signalbox-worker"] ?? "");
       response.setEncoding("utf8").on("data", (chunk: string) => {
         text += chunk;
       });

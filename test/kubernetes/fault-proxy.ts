@@ -7,7 +7,9 @@ export type ProxyManner =
   /** Connections are taken and ended at once. */
   | "refuse"
   /** Nothing passes any more in either direction, and nobody is told. */
-  | "silent";
+  | "silent"
+  /** What the server says passes at about 200 kB a second, a little at a time. */
+  | "slow";
 
 export interface FaultProxy {
   readonly port: number;
@@ -19,14 +21,20 @@ export interface FaultProxy {
   close(): Promise<void>;
 }
 
+const slowBytesPerMs = 200;
+
 export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
   const sockets = new Set<Socket>();
   let connections = 0;
   const proxy: { manner: ProxyManner } = { manner: "pass" };
-  const forward = (from: Socket, to: Socket): void => {
+  const forward = (from: Socket, to: Socket, isAnswer: boolean): void => {
     sockets.add(from);
-    from.on("data", (chunk) => {
-      if (proxy.manner !== "silent") to.write(chunk);
+    from.on("data", (chunk: Buffer) => {
+      if (proxy.manner === "silent") return;
+      to.write(chunk);
+      if (proxy.manner !== "slow" || !isAnswer) return;
+      from.pause();
+      setTimeout(() => from.resume(), chunk.length / slowBytesPerMs);
     });
     from.on("error", () => to.destroy());
     from.on("close", () => {
@@ -42,8 +50,8 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
       return;
     }
     const upstream = connect(targetPort, "127.0.0.1");
-    forward(client, upstream);
-    forward(upstream, client);
+    forward(client, upstream, false);
+    forward(upstream, client, true);
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
