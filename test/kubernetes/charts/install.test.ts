@@ -3,17 +3,19 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+import { eventually } from "../../stack.ts";
 import { type ControlPlane, startControlPlane } from "../control-plane.ts";
 import { type Definition, readDefinitions } from "../definitions.ts";
 import { toolBinary } from "../tools.ts";
 import { type ChartCase, cases } from "./cases.ts";
 import { otherDefinitions } from "./definitions.ts";
 import { chartFolder, createHelm, type Helm, type Manifest, manifestsOf, release, runProgram } from "./helm.ts";
-import { schemaLocation, writeSchemas } from "./schemas.ts";
+import { schemaFile, schemaLocation, writeSchemas } from "./schemas.ts";
 
 let plane: ControlPlane;
 let helm: Helm;
 let folder: string;
+let defined: readonly Described[];
 let count = 0;
 /** What can be listed; asked for once. */
 let paths: Promise<readonly string[]> | undefined;
@@ -31,10 +33,10 @@ beforeAll(async () => {
     "istio",
     "envoy-gateway",
   ).filter(({ spec }) => !unused.has(spec.group) || rendered.has(spec.names.plural));
-  const all = [...published, ...(otherDefinitions as readonly Definition[])];
+  defined = [...published, ...otherDefinitions] as readonly Described[];
   // One after the other: some are so large that several at once take a busy server's whole time-out.
-  for (const definition of all) await define(definition);
-  await Promise.all(all.map(isListed));
+  for (const definition of defined) await define(definition);
+  await Promise.all(defined.map(isListed));
 }, 300_000);
 afterAll(async () => {
   await helm?.close();
@@ -57,24 +59,28 @@ const rendered: ReadonlySet<string> = new Set([
   "destinationrules",
 ]);
 
+type Described = Definition & { readonly spec: { readonly names: { readonly kind: string } } };
+
+function servedOf({ versions }: Definition["spec"]): string {
+  return versions.find(({ served }) => served)?.name ?? "";
+}
+
 async function define(definition: Definition): Promise<void> {
   const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
   await plane.api.request({ method: "POST", path, body: JSON.stringify(definition), timeoutMs: 60_000 });
 }
 
 async function isListed({ spec }: Definition): Promise<void> {
-  const version = spec.versions.find(({ served }) => served)?.name;
-  const path = `/apis/${spec.group}/${version}/${spec.names.plural}`;
-  const end = performance.now() + 60_000;
-  for (;;) {
-    const listed = await plane.api.request({ path }).then(
-      () => true,
-      () => false,
-    );
-    if (listed) return;
-    if (performance.now() > end) throw new Error(`${path} cannot be listed`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
+  const path = `/apis/${spec.group}/${servedOf(spec)}/${spec.names.plural}`;
+  await eventually(
+    `${path} can be listed`,
+    () =>
+      plane.api.request({ path }).then(
+        () => true,
+        () => false,
+      ),
+    60_000,
+  );
 }
 
 async function done(args: readonly string[], values?: object): Promise<string> {
@@ -152,7 +158,17 @@ describe("against the schemas of the live server", () => {
   let location: string;
   beforeAll(async () => {
     const schemas = join(folder, "schemas");
-    expect(await writeSchemas(plane.api, schemas)).toBeGreaterThan(100);
+    // The server describes a new kind a moment after it serves it.
+    await eventually(
+      "the server describes every kind",
+      async () => {
+        const files = await writeSchemas(plane.api, schemas);
+        return defined.every(({ spec }) =>
+          files.has(schemaFile({ ...spec, kind: spec.names.kind, version: servedOf(spec) })),
+        );
+      },
+      60_000,
+    );
     location = schemaLocation(schemas);
   }, 120_000);
 

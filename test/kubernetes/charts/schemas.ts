@@ -8,7 +8,7 @@ import type { KubernetesApi } from "../../../src/net/kubernetes/api-client.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
-interface GroupVersionKind {
+export interface GroupVersionKind {
   readonly group: string;
   readonly version: string;
   readonly kind: string;
@@ -19,12 +19,18 @@ export function schemaLocation(folder: string): string {
   return join(folder, "{{ .Group }}_{{ .ResourceKind }}_{{ .ResourceAPIVersion }}.json");
 }
 
-export async function writeSchemas(api: Pick<KubernetesApi, "request">, folder: string): Promise<number> {
+/** The name of a kind's file. */
+export function schemaFile({ group, version, kind }: GroupVersionKind): string {
+  return `${group === "" ? version : group}_${kind.toLowerCase()}_${version}.json`;
+}
+
+/** Names of the files written. A kind that was defined a moment ago may not be among them yet. */
+export async function writeSchemas(api: Pick<KubernetesApi, "request">, folder: string): Promise<ReadonlySet<string>> {
   await mkdir(folder, { recursive: true });
   const index = JSON.parse(await api.request({ path: "/openapi/v3" })) as {
     readonly paths: Readonly<Record<string, unknown>>;
   };
-  let written = 0;
+  const written = new Set<string>();
   for (const path of Object.keys(index.paths)) {
     const [, group = "", version] = /^(?:api|apis\/([^/]+))\/(v\d\w*)$/.exec(path) ?? [];
     if (version === undefined) continue;
@@ -38,9 +44,9 @@ export async function writeSchemas(api: Pick<KubernetesApi, "request">, folder: 
       const kinds = (schema["x-kubernetes-group-version-kind"] ?? []) as readonly GroupVersionKind[];
       const own = kinds.find((kind) => kind.group === group && kind.version === version);
       if (own === undefined) continue;
-      const file = `${group === "" ? version : group}_${own.kind.toLowerCase()}_${version}.json`;
+      const file = schemaFile(own);
       await writeFile(join(folder, file), JSON.stringify({ $ref: `${shared}#/definitions/${name}` }));
-      written++;
+      written.add(file);
     }
   }
   return written;
