@@ -1,4 +1,7 @@
-/** The picker behind Envoy Gateway over a stock Envoy, which takes the destination from the header alone: it is given no metadata. */
+/**
+ * deploy/gateways/envoy-gateway in Envoy Gateway over a stock Envoy, which takes the destination from the header alone: it is given no metadata.
+ * Without a cluster behind it, addresses stand for Services.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import {
   type Child,
@@ -10,6 +13,7 @@ import {
 import { defaultModel } from "../../stack.ts";
 import type { ClusterObject } from "../cluster.ts";
 import { runProgram } from "../kubelet/run-program.ts";
+import { deployedObjects } from "./deployed.ts";
 import { type EnvoyGateway, envoyVersion, startEnvoyGateway } from "./envoy-gateway.ts";
 
 /** Envoy Gateway takes no loopback addresses for backends; these are local all the same. */
@@ -42,13 +46,12 @@ beforeAll(async () => {
     [
       `--bind-address=${pickerAddress}`,
       "--grpc-port=9002",
-      "--secure-serving=false",
       `--endpoints=${workerAddresses.map((address) => `${address}:8000`).join(",")}`,
       `--config-text=${pickerConfiguration}`,
     ],
     { timeoutMs: 60_000 },
   );
-  gateway = await startEnvoyGateway(resources, port);
+  gateway = await startEnvoyGateway(await resources(), port);
 }, 300_000);
 
 afterAll(async () => {
@@ -59,74 +62,68 @@ afterAll(async () => {
 }, 60_000);
 
 const group = "gateway.envoyproxy.io";
-const backend = (name: string, spec: object): ClusterObject => ({
-  apiVersion: `${group}/v1alpha1`,
-  kind: "Backend",
-  metadata: { name, namespace: "default" },
-  spec,
-});
-const route = { group: "gateway.networking.k8s.io", kind: "HTTPRoute", name: "models" };
+const namespace = "default";
+const inNamespace = (name: string) => ({ name, namespace });
 
-const resources: readonly ClusterObject[] = [
+/** What a cluster has besides what deploy/ brings. */
+const surroundings: readonly ClusterObject[] = [
   {
     apiVersion: "gateway.networking.k8s.io/v1",
     kind: "GatewayClass",
-    metadata: { name: "envoy" },
+    metadata: { name: "envoy-gateway" },
     spec: {
       controllerName: `${group}/gatewayclass-controller`,
-      parametersRef: { group, kind: "EnvoyProxy", name: "host", namespace: "default" },
+      parametersRef: { group, kind: "EnvoyProxy", ...inNamespace("host") },
     },
   },
   {
     apiVersion: `${group}/v1alpha1`,
     kind: "EnvoyProxy",
-    metadata: { name: "host", namespace: "default" },
+    metadata: inNamespace("host"),
     spec: { provider: { type: "Host", host: { envoyVersion } } },
   },
   {
-    apiVersion: "gateway.networking.k8s.io/v1",
-    kind: "Gateway",
-    metadata: { name: "models", namespace: "default" },
-    spec: { gatewayClassName: "envoy", listeners: [{ name: "http", protocol: "HTTP", port }] },
-  },
-  {
-    apiVersion: "gateway.networking.k8s.io/v1",
-    kind: "HTTPRoute",
-    metadata: { name: "models", namespace: "default" },
-    spec: { parentRefs: [{ name: "models" }], rules: [{ backendRefs: [{ group, kind: "Backend", name: "workers" }] }] },
-  },
-  backend("workers", { endpoints: workerAddresses.map((address) => ({ ip: { address, port: 8000 } })) }),
-  backend("picker", {
-    appProtocols: [`${group}/h2c`],
-    endpoints: [{ ip: { address: pickerAddress, port: 9002 } }],
-  }),
-  {
     apiVersion: `${group}/v1alpha1`,
-    kind: "EnvoyExtensionPolicy",
-    metadata: { name: "picker", namespace: "default" },
-    spec: {
-      targetRefs: [route],
-      extProc: [
-        {
-          backendRefs: [{ group, kind: "Backend", name: "picker", port: 9002 }],
-          processingMode: { request: { body: "FullDuplexStreamed" }, response: { body: "FullDuplexStreamed" } },
-        },
-      ],
-    },
-  },
-  {
-    apiVersion: `${group}/v1alpha1`,
-    kind: "BackendTrafficPolicy",
-    metadata: { name: "destination", namespace: "default" },
-    spec: {
-      targetRefs: [route],
-      loadBalancer: {
-        type: "RoundRobin",
-        endpointOverride: { extractFrom: [{ header: "x-gateway-destination-endpoint" }] },
-      },
-    },
+    kind: "Backend",
+    metadata: inNamespace("model-servers"),
+    spec: { endpoints: workerAddresses.map((address) => ({ ip: { address, port: 8000 } })) },
   },
 ];
+
+async function resources(): Promise<readonly ClusterObject[]> {
+  const routes = (await deployedObjects("kubernetes", namespace)).filter(({ kind }) => kind === "HTTPRoute");
+  const own = (await deployedObjects("gateways/envoy-gateway", namespace)).filter(({ kind }) => kind !== "Service");
+  return [...surroundings, ...[...routes, ...own].map(adapted)];
+}
+
+/** Only addresses, the port, and what would let metadata through are changed. */
+function adapted(object: ClusterObject): ClusterObject {
+  const spec = object["spec"] as Readonly<Record<string, readonly object[]>>;
+  switch (object.kind) {
+    case "Gateway":
+      return { ...object, spec: { ...spec, listeners: spec["listeners"]?.map((listener) => ({ ...listener, port })) } };
+    case "HTTPRoute":
+      return {
+        ...object,
+        spec: {
+          ...spec,
+          rules: spec["rules"]?.map((rule) => ({
+            ...rule,
+            backendRefs: [{ group, kind: "Backend", name: "model-servers" }],
+          })),
+        },
+      };
+    case "Backend":
+      return { ...object, spec: { ...spec, endpoints: [{ ip: { address: pickerAddress, port: 9002 } }] } };
+    case "EnvoyExtensionPolicy":
+      return {
+        ...object,
+        spec: { ...spec, extProc: spec["extProc"]?.map((one) => ({ ...one, metadata: undefined })) },
+      };
+    default:
+      return object;
+  }
+}
 
 async function ask(selection: string, fields: object = {}): Promise<Response> {
   return await fetch(`http://127.0.0.1:${port}/v1/completions`, {
