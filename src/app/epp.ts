@@ -19,6 +19,7 @@ import { type Environment, startMetricsPort } from "./metrics-port.ts";
 import { startPeers } from "./peers.ts";
 import { createEventRecorder } from "./pool-events.ts";
 import { jointReadiness, type PoolReadiness } from "./pool-readiness.ts";
+import { watchReadiness } from "./readiness-watch.ts";
 import { type PoolSurroundings, type ServedPool, startServedPool } from "./served-pool.ts";
 import type { UnexpectedErrorKind } from "./unexpected-errors.ts";
 
@@ -125,7 +126,9 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
     stack.push(() => elected.close());
     leadership = elected;
   }
-  const fitness = (): PoolReadiness => jointReadiness(new Map(pools.map(({ name, pool }) => [name, pool.readiness()])));
+  const readinessByPool = (): ReadonlyMap<string, PoolReadiness> =>
+    new Map(pools.map(({ name, pool }) => [name, pool.readiness()]));
+  const fitness = (): PoolReadiness => jointReadiness(readinessByPool());
   const isAnnounced = (): boolean => !isDraining && (leadership?.isLeading ?? true);
   const isReady = (poolName?: string): boolean => {
     if (!isAnnounced()) return false;
@@ -142,22 +145,19 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
   });
   stack.push(() => announced.close());
   health = announced;
-  const statesOf = (): readonly boolean[] => [isReady(), ...pools.map(({ name }) => isReady(name))];
-  let told = statesOf();
-  const readiness = setInterval(() => {
-    const fit = fitness();
-    // One that cannot serve must not lead.
-    if (!isDraining && fit.kind === "ready") leadership?.contend();
-    else leadership?.abstain();
-    const states = statesOf();
-    if (states.every((state, index) => state === told[index])) return;
-    told = states;
-    announced.readinessChanged();
-    const why = fit.kind === "ready" ? {} : { reason: fit.reason };
-    log.info({ isReady: isReady(), ...why }, "readiness changed");
-  }, readinessLookMs);
-  readiness.unref();
-  stack.push(() => Promise.resolve(clearInterval(readiness)));
+  const readiness = watchReadiness({
+    pools: readinessByPool,
+    isReady,
+    looked() {
+      // One that cannot serve must not lead.
+      if (!isDraining && fitness().kind === "ready") leadership?.contend();
+      else leadership?.abstain();
+    },
+    changed: () => announced.readinessChanged(),
+    log,
+    lookMs: readinessLookMs,
+  });
+  stack.push(() => readiness.close());
 
   const profiler = settings["enable-pprof"] ? createProfiler() : undefined;
   const profiles = profiler?.routes ?? new Map();

@@ -110,7 +110,7 @@ class PoolDiscovery implements KubernetesDiscovery {
     this.#isHeard = true;
     if (read === undefined) {
       if (wasHeard && this.#pool === undefined && this.#faults.length === 0) return;
-      log.warn({ pool: name }, "there is no such InferencePool: no endpoints until there is one");
+      log.debug({ pool: name }, "there is no such InferencePool: no endpoints until there is one");
       this.#faults = [];
       this.#pool = undefined;
       this.#members?.clear();

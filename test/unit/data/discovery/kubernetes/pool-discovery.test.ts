@@ -58,7 +58,7 @@ async function discover() {
   };
   const said: string[] = [];
   const say = (_fields: unknown, message: string): void => void said.push(message);
-  const log = { ...silentLogger, info: say, warn: say, error: say };
+  const log = { ...silentLogger, debug: say, info: say, warn: say, error: say };
   const discovery = createPoolDiscovery({ pods, log, from: { kind: "object", name: "p", pools } });
   const store = createEndpointStore();
   await discovery.start(store);
