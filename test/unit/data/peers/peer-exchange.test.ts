@@ -6,6 +6,7 @@ import type { PeerAddress, PeerSource } from "../../../../src/data/peers/peer-ad
 import { PeerExchange } from "../../../../src/data/peers/peer-exchange.ts";
 import { PeerSecret } from "../../../../src/data/peers/peer-secret.ts";
 import { SharedLoad } from "../../../../src/data/peers/shared-load.ts";
+import type { SharedKnowledge } from "../../../../src/data/shared-state.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
 
 const host = "127.0.0.1";
@@ -211,6 +212,31 @@ describe("replicas over TCP", () => {
       () => (a.exchange.state()["peers"] as { error: string | null }[])[0]?.error?.includes("another") ?? false,
     );
     expect(requestsAt(a)).toBe(0);
+  });
+});
+
+describe("what a replica shares", () => {
+  it("may change while it runs: what is no longer shared is left alone, the load goes on", async () => {
+    const a = await replica();
+    const told: (string | undefined)[] = [];
+    const state = (name: string): SharedKnowledge => ({
+      kind: "knowledge",
+      topic: "words",
+      shareWith: (changes) => told.push(`${name} ${changes === undefined ? "off" : "on"}`),
+      apply: () => true,
+      known: () => [],
+    });
+    const load = new SharedLoad(a.store);
+    a.exchange.share("pool", [load, state("first")]);
+    const b = await replica();
+    b.calls(a.exchange.port);
+    await until("heard", () => b.exchange.heard === 1);
+    const { snapshots } = a.exchange.counters;
+    a.exchange.share("pool", [load, state("second")]);
+    a.store.book(a.endpoint(), 1);
+    await until("still shared", () => requestsAt(b) === 1);
+    expect(told).toEqual(["first on", "first off", "second on"]);
+    expect(a.exchange.counters.snapshots).toBe(snapshots);
   });
 });
 
