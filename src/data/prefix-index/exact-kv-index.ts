@@ -20,6 +20,7 @@ import {
   type StoreOutcome,
 } from "./kv-index.ts";
 import { type OrphanBlock, OrphanBlocks } from "./orphan-blocks.ts";
+import { TierMatcher, tierCount } from "./tier-matcher.ts";
 
 export interface KvIndexOptions {
   /** Uniform in [0, 1); seeds where blocks lie in the tables and decides nothing else. */
@@ -33,7 +34,6 @@ export const defaultMaxBlocks = 20_000_000;
 /** About what one waiting block takes in two maps. */
 const orphanBytes = 300;
 const chunkBlocks = 4096;
-const tierCount = 4;
 const device: StorageTier = 0;
 
 export function createKvIndex(options: KvIndexOptions): KvIndex {
@@ -60,10 +60,7 @@ class ExactKvIndex implements KvIndex {
   /** The parent of the event at hand. */
   #parentLow = 0;
   #parentHigh = 0;
-  /** By seat. */
-  #depths = new Int32Array(64);
-  #ends = new Int32Array(64);
-  #alive = new Int32Array(2);
+  readonly #matcher: TierMatcher;
   readonly #sweep: HolderSweep;
 
   constructor(options: KvIndexOptions) {
@@ -71,6 +68,7 @@ class ExactKvIndex implements KvIndex {
     this.#maxBlocks = options.maxBlocks ?? defaultMaxBlocks;
     this.#device = new BlockHolders(this.#secrets);
     this.#tables = [this.#device, undefined, undefined, undefined];
+    this.#matcher = new TierMatcher(this.#seats, this.#device, this.#tables);
     this.#sweep = new HolderSweep(this.#seats, this.#tables);
   }
 
@@ -206,25 +204,7 @@ class ExactKvIndex implements KvIndex {
   }
 
   match(sequenceHashes: Uint32Array, matches: KvMatches): void {
-    const blocks = sequenceHashes.length >> 1;
-    const hashes = new Int32Array(sequenceHashes.buffer, sequenceHashes.byteOffset, sequenceHashes.length);
-    const seats = this.#seats;
-    const alive = this.#scratch();
-    const depths = this.#depths;
-    this.#device.match(hashes, 0, blocks, alive, depths);
-    this.#give(matches.device, depths, undefined);
-    let before = depths;
-    for (let tier = 1; tier < tierCount; tier++) {
-      const column = tier === 1 ? matches.host : matches.disk;
-      if (tier < 3) column.fill(0);
-      const table = this.#tables[tier];
-      if (table === undefined || table.blocks === 0) continue;
-      const ends = before === this.#depths ? this.#ends : this.#depths;
-      ends.set(before);
-      table.extend(hashes, blocks, seats.alive, ends);
-      this.#give(column, ends, before);
-      before = ends;
-    }
+    this.#matcher.match(sequenceHashes, matches);
   }
 
   upkeep(): boolean {
@@ -376,31 +356,6 @@ class ExactKvIndex implements KvIndex {
     this.#nameCount -= (this.#names[holder]?.size ?? 0) + (this.#orphans[holder]?.size ?? 0);
     this.#names[holder] = undefined;
     this.#orphans[holder] = undefined;
-  }
-
-  /** The mask of attached seats, to be used up, and depths of 0. */
-  #scratch(): Int32Array {
-    const { alive } = this.#seats;
-    if (this.#alive.length !== alive.length) {
-      this.#alive = new Int32Array(alive.length);
-      this.#depths = new Int32Array(32 * alive.length);
-      this.#ends = new Int32Array(32 * alive.length);
-    } else {
-      this.#depths.fill(0);
-    }
-    this.#alive.set(alive);
-    return this.#alive;
-  }
-
-  /** Adds to the column what `ends` is beyond `before`, from seats to holders; without `before` overwrites it. */
-  #give(column: Int32Array, ends: Int32Array, before: Int32Array | undefined): void {
-    const count = Math.min(column.length, this.#seats.holderCount);
-    for (let holder = 0; holder < count; holder++) {
-      const seat = this.#seats.of(holder);
-      if (before === undefined) column[holder] = seat < 0 ? 0 : ends[seat]!;
-      else if (seat >= 0) column[holder]! += ends[seat]! - before[seat]!;
-    }
-    if (before === undefined) column.fill(0, count);
   }
 }
 
