@@ -7,7 +7,7 @@ import { hostname } from "node:os";
 import { ConfigError } from "../config/complete-config.ts";
 import { createKubernetesApi, type KubernetesApi } from "../net/kubernetes/api-client.ts";
 import { findCredentials } from "../net/kubernetes/credentials.ts";
-import type { EventRecorder } from "../net/kubernetes/event-recorder.ts";
+import type { EventRecorder, ObjectReference } from "../net/kubernetes/event-recorder.ts";
 import { createLeaseStore, leasesPath } from "../net/kubernetes/lease.ts";
 import { type ElectionEvent, LeaseElection } from "../net/kubernetes/lease-election.ts";
 import { ListWatch } from "../net/kubernetes/list-watch.ts";
@@ -41,6 +41,8 @@ export interface LeadershipOptions {
   changed(): void;
 }
 
+const readTimeoutMs = 5_000;
+
 /** Throws ConfigError where nothing says what the lease is called or how to reach an API server. */
 export function createLeadership(options: LeadershipOptions): Leadership {
   const { namespace, environment, log, metrics, events } = options;
@@ -53,22 +55,26 @@ export function createLeadership(options: LeadershipOptions): Leadership {
       "--ha-enable-leader-election needs a Kubernetes API server: no KUBECONFIG, no service account in a pod, no ~/.kube/config",
     ]);
   }
+  const store = createLeaseStore(api, namespace, name);
   const status = metrics.families.leaderStatus.series(name);
   status.set(0);
+  const about = async (): Promise<ObjectReference | undefined> => {
+    const uid = (await store.read(readTimeoutMs))?.metadata.uid;
+    if (uid === undefined) return undefined;
+    return { apiVersion: "coordination.k8s.io/v1", kind: "Lease", namespace, name, uid };
+  };
   const report = (event: ElectionEvent): void => {
     logEvent(log, name, event);
     if (event.kind !== "leads" && event.kind !== "lost" && event.kind !== "released") return;
     status.set(event.kind === "leads" ? 1 : 0);
     const did = event.kind === "leads" ? "became leader" : "stopped leading";
-    const lease = { apiVersion: "coordination.k8s.io/v1", kind: "Lease", namespace, name };
-    events?.note(`Lease ${name}`, () => Promise.resolve(lease), {
+    events?.note(`Lease ${name}`, about, {
       type: "Normal",
       reason: "LeaderElection",
       message: `${identity} ${did}`,
     });
     options.changed();
   };
-  const store = createLeaseStore(api, namespace, name);
   let election: LeaseElection | undefined;
   /** Of the one before, until its lease is given back. */
   let resigning: Promise<void> | undefined;

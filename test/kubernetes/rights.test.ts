@@ -175,6 +175,38 @@ describe("a picker with the rights of its role alone", () => {
     },
     limitMs,
   );
+
+  it(
+    "elects a leader where its endpoints are listed and it follows nothing in Kubernetes",
+    async () => {
+      const { namespace } = await createPoolNamespace(plane, "listed");
+      await grantPickerRights(plane, namespace, "signalbox-epp-leader-election");
+      const picker = await startPickerPod({
+        plane,
+        namespace,
+        podName: "picker-0",
+        account: await plane.accountFolder(namespace, pickerAccount),
+        args: [
+          "--endpoints=127.0.0.1:1",
+          "--pool-name=pool",
+          "--ha-enable-leader-election",
+          "--metrics-endpoint-auth=false",
+        ],
+      });
+      open.push(picker);
+      await eventually(
+        "it is ready",
+        async () => (await fetch(`http://127.0.0.1:${picker.ready.metricsPort}/readyz`)).ok,
+        30_000,
+      );
+      expect(await leaseHolder(namespace)).toMatch(/^picker-0_/);
+      await picker.close(20_000);
+      expect(await leaseHolder(namespace)).toBe("");
+      const audited = await plane.audited(`system:serviceaccount:${namespace}:${pickerAccount}`);
+      expect(new Set(audited.map(({ objectRef }) => objectRef?.resource))).toEqual(new Set(["leases"]));
+    },
+    limitMs,
+  );
 });
 
 async function leaseHolder(namespace: string): Promise<string> {

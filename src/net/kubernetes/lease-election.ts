@@ -188,8 +188,7 @@ export class LeaseElection {
     if (lease === undefined) {
       // Whoever lost its lease may not know it yet.
       if (this.#isHeldByAnother()) return;
-      const sentAtMs = this.#clock.now();
-      this.#hold(await this.#store.create(this.#record(undefined), this.#timeoutMs()), sentAtMs, "");
+      await this.#take("", () => this.#store.create(this.#record(undefined), this.#timeoutMs()));
       return;
     }
     this.#observe(lease);
@@ -203,8 +202,17 @@ export class LeaseElection {
         return;
       }
     }
+    await this.#take(holder, () => this.#store.replace(lease, this.#record(lease), this.#timeoutMs()));
+  }
+
+  /** Another that was faster is no fault: it is seen at the next look. */
+  async #take(after: string, write: () => Promise<Lease>): Promise<void> {
     const sentAtMs = this.#clock.now();
-    this.#hold(await this.#store.replace(lease, this.#record(lease), this.#timeoutMs()), sentAtMs, holder);
+    try {
+      this.#hold(await write(), sentAtMs, after);
+    } catch (error) {
+      if (!hasStatus(error, 409)) throw error;
+    }
   }
 
   /** By the version that is known, without reading first. False when the lease is another by now. */
@@ -214,7 +222,8 @@ export class LeaseElection {
       this.#hold(await this.#store.replace(lease, this.#record(lease), this.#timeoutMs()), sentAtMs, this.#identity);
       return true;
     } catch (error) {
-      if (error instanceof KubernetesApiError && (error.status === 409 || error.status === 404)) return false;
+      // Gone is as good as changed: what is there now is read.
+      if (hasStatus(error, 409) || hasStatus(error, 404)) return false;
       throw error;
     }
   }
@@ -284,4 +293,8 @@ export class LeaseElection {
     const now = microTime(this.#clock.wallMs());
     return { holderIdentity: "", leaseDurationSeconds: 1, acquireTime: now, renewTime: now };
   }
+}
+
+function hasStatus(error: unknown, status: number): boolean {
+  return error instanceof KubernetesApiError && error.status === status;
 }

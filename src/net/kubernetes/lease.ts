@@ -16,7 +16,12 @@ export interface LeaseRecord {
 export interface Lease {
   readonly apiVersion?: string;
   readonly kind?: string;
-  readonly metadata: { readonly name: string; readonly namespace: string; readonly resourceVersion?: string };
+  readonly metadata: {
+    readonly name: string;
+    readonly namespace: string;
+    readonly uid?: string;
+    readonly resourceVersion?: string;
+  };
   readonly spec: LeaseRecord;
 }
 

@@ -229,6 +229,14 @@ describe("a contender", () => {
     expect(third.events).toEqual(["follows"]);
   });
 
+  it("that is outrun by another follows it without a fault", async () => {
+    const world = new World();
+    const server = new Server(world);
+    const [first, second] = [contend(world, server, "a"), contend(world, server, "b", { latencyMs: 7 })];
+    await world.runUntil(5_000);
+    expect([first.events, second.events]).toEqual([["leads"], ["follows"]]);
+  });
+
   it("does not count on a lease that was deleted until its holder must know it", async () => {
     const world = new World();
     const server = new Server(world);
