@@ -80,7 +80,10 @@ describe("peers behind a Service", () => {
       { host: "10.0.0.1", port: 9004 },
       { host: "10.0.0.2", port: 9004 },
     ]);
-    const ports = [{ name: "grpc", port: 1 }, { name: "peers", port: 2 }];
+    const ports = [
+      { name: "grpc", port: 1 },
+      { name: "peers", port: 2 },
+    ];
     expect(peersInSlice(slice("a", [["10.0.0.1"]], ports), 9004)).toEqual([{ host: "10.0.0.1", port: 2 }]);
     expect(peersInSlice({ ...slice("a", [["host"]]), addressType: "FQDN" } as never, 1)).toBeUndefined();
     expect(peersInSlice({ ...slice("a", []), endpoints: null } as never, 1)).toEqual([]);

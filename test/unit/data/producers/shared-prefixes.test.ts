@@ -94,13 +94,7 @@ describe("prefixes that replicas share", () => {
     a.told.push(...payloads);
     tell(a, c);
     send(c, textRequest([textOf(4)]), 0);
-    a.producer.ended(
-      first,
-      assignmentOf([a.pool.snapshot()[0] as never]),
-      { kind: "failed", status: 500 },
-      undefined,
-      0,
-    );
+    a.producer.ended(first, assignmentOf([a.pool.snapshot()[0] as never]), { kind: "failed", status: 500 });
     const taken = [...a.told];
     tell(a, b);
     a.told.push(...taken);
