@@ -2,6 +2,7 @@
  * The other pickers of the same engines, Dynamo's own among them: what is booked here is told to them over ZeroMQ, and what they book is booked
  * here, in the words of Dynamo's slot tracker. Best effort, as Dynamo's: nothing is said again, so a booking whose end was lost ends by age.
  */
+import { setTimeout as rest } from "node:timers/promises";
 import type { PeerAddress, PeerSource } from "../../data/peers/peer-addresses.ts";
 import type { ActiveSequenceChange } from "../../dynamo/kv-events/active-sequences.ts";
 import type { Logger } from "../../telemetry/log.ts";
@@ -29,6 +30,9 @@ export interface SlotPeersInit {
   readonly log: Logger;
 }
 
+const firstRetryMs = 250;
+const longestRetryMs = 10_000;
+
 /** The only routing group that pickers know. */
 const routingGroup = "default";
 
@@ -46,6 +50,7 @@ export class SlotPeers {
   readonly #remote: RemoteBookings;
   readonly #unobserve: () => void;
   #mesh: ReplicaMesh | undefined;
+  readonly #closing = new AbortController();
   #starting: Promise<void> = Promise.resolve();
   #failure: string | undefined;
   #isClosed = false;
@@ -73,12 +78,12 @@ export class SlotPeers {
     });
   }
 
-  /** A port that cannot be bound is said, and the picker serves alone: better than not at all. */
+  /**
+   * A port that cannot be bound is said and tried again, and the picker serves alone meanwhile: a configuration that is replaced keeps the port
+   * until its last request has ended.
+   */
   begin(): void {
-    this.#starting = this.#start().catch((error: unknown) => {
-      this.#failure = error instanceof Error ? error.message : String(error);
-      this.#init.log.error({ error }, "replica sync is off: the other pickers hear nothing of this one");
-    });
+    this.#starting = this.#start();
   }
 
   /** Port that is bound; undefined until it is. */
@@ -104,18 +109,34 @@ export class SlotPeers {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.#closing.abort();
     this.#unobserve();
     await this.#starting;
     await this.#init.source.close();
     await this.#mesh?.close();
   }
 
+  /** Never rejects. */
   async #start(): Promise<void> {
-    const { startReplicaMesh } = await import("../service/replica-mesh.ts");
     const { port, log, source } = this.#init;
-    if (this.#isClosed) return;
-    this.#mesh = await startReplicaMesh({ port, peers: [], log, heard: (event) => this.#heard(event) });
-    await source.start((addresses) => this.#found(addresses));
+    const { signal } = this.#closing;
+    for (let retryMs = firstRetryMs; !signal.aborted; retryMs = Math.min(2 * retryMs, longestRetryMs)) {
+      try {
+        const { startReplicaMesh } = await import("../service/replica-mesh.ts");
+        if (signal.aborted) return;
+        this.#mesh = await startReplicaMesh({ port, peers: [], log, heard: (event) => this.#heard(event) });
+        this.#failure = undefined;
+        await source.start((addresses) => this.#found(addresses));
+        return;
+      } catch (error) {
+        if (this.#failure === undefined) {
+          log.error({ error, retryMs }, "the other pickers hear nothing of this one; tried again");
+        }
+        this.#failure = error instanceof Error ? error.message : String(error);
+        if (this.#mesh !== undefined) return;
+        await rest(retryMs, undefined, { signal, ref: false }).catch(() => undefined);
+      }
+    }
   }
 
   #found(addresses: readonly PeerAddress[]): void {

@@ -142,11 +142,26 @@ describe("pickers of the same engines", () => {
     expect(other.peers.state()["peers"]).toEqual([]);
   });
 
-  it("serve alone on a port that somebody else has, and say so", async () => {
+  it("serve alone on a port that somebody else has, say so, and take it once it is free", async () => {
     const one = await picker();
     const late = await picker("m", one.peers.port);
     expect(late.peers.state()).toMatchObject({ failure: expect.stringContaining("cannot bind"), port: null });
     late.book("a").free();
     expect(late.peers.counters.published).toBe(0);
+    const { port } = one.peers;
+    await one.peers.close();
+    await until(() => late.peers.port === port, 10_000);
+    expect(late.peers.state()["failure"]).toBeNull();
+    late.book("b").free();
+    expect(late.peers.counters.published).toBe(2);
+  });
+
+  it("that end while they still wait for their port end at once", async () => {
+    const one = await picker();
+    const late = await picker("m", one.peers.port);
+    const startedAtMs = performance.now();
+    await late.peers.close();
+    expect(performance.now() - startedAtMs).toBeLessThan(5_000);
+    expect(late.source.isClosed).toBe(true);
   });
 });
