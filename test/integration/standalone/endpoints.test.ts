@@ -21,6 +21,7 @@ import {
   responseBody,
   responseHeaders,
 } from "../../conformance/ext-proc-client.ts";
+import { freePorts } from "../../dynamo/ports.ts";
 import { eventually } from "../../stack.ts";
 
 jest.setTimeout(60_000);
@@ -72,6 +73,7 @@ interface SetState {
   readonly index: { readonly heldBlocks: number };
   readonly events: Readonly<Record<string, number>>;
   readonly engines: Readonly<Record<string, { readonly blocks: number }>>;
+  readonly replicas: { readonly heard: number; readonly failure: string | null } | null;
   readonly router: {
     readonly bookings: number;
     readonly queue: readonly { readonly requests: number }[];
@@ -285,6 +287,41 @@ async function untilHeard(picker: Picker, workers: readonly RunningWorker[]): Pr
     });
   }
 }
+
+describe("two pickers of the same engines", () => {
+  it("each see what the other has running, and send the next request elsewhere", async () => {
+    const workers = await startEngines(2);
+    const port = await freePorts(2);
+    const peersOf = (own: number, other: number): PickerOptions => ({
+      engines: { peers: { port: own, addresses: [`127.0.0.1:${other}`] } },
+    });
+    const one = await startPicker(workers, peersOf(port, port + 1));
+    const other = await startPicker(workers, peersOf(port + 1, port));
+    for (const [from, to] of [
+      [one, other],
+      [other, one],
+    ] as const) {
+      await eventually("it is heard", async () => {
+        (await plan(from, story("a word"))).cancel();
+        const { replicas } = await to.state();
+        expect(replicas?.failure).toBeNull();
+        return (replicas?.heard ?? 0) > 0;
+      });
+    }
+    await idle(one);
+    await idle(other);
+    const first = await plan(one, story("a long tale"));
+    const requestsIn = async (picker: Picker): Promise<number> =>
+      (await picker.state()).router.loads.decode.reduce((sum, { activeRequests }) => sum + activeRequests, 0);
+    await eventually("it is booked", async () => (await requestsIn(other)) === 1);
+    const second = await plan(other, story("another tale"));
+    expect(second.destination).not.toBe(first.destination);
+    await first.answered();
+    await second.answered();
+    await idle(one);
+    await idle(other);
+  });
+});
 
 describe("a router over three engines", () => {
   let workers: readonly RunningWorker[];
