@@ -28,6 +28,9 @@ function list(client: HealthClient): Promise<HealthListResponse> {
   });
 }
 
+/** Of startPicker. */
+const poolName = "vllm-qwen3-32b-pool";
+
 function watch(
   client: HealthClient,
   service: string,
@@ -64,7 +67,7 @@ describe.each([
   it("List names what probes ask for", async () => {
     const { statuses } = await list(client);
     expect(Object.keys(statuses).sort()).toEqual(
-      ["", extProcName, "inference-extension", "liveness", "readiness"].sort(),
+      ["", extProcName, "inference-extension", `inference-extension/${poolName}`, "liveness", "readiness"].sort(),
     );
     for (const answer of Object.values(statuses)) expect(answer?.status).toBe(serving.SERVING);
   });
