@@ -147,7 +147,7 @@ export interface HermeticMode {
   /** As metrics name the pool. */
   readonly poolName: string;
   /** A picker with so many engines behind it. */
-  start(engines: number): Promise<Picker>;
+  readonly start: (engines: number) => Promise<Picker>;
 }
 
 /** Declares the cases, inside a describe of whoever calls. */

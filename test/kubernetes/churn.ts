@@ -143,7 +143,7 @@ export async function startChurn(options: ChurnOptions): Promise<Churn> {
       read: (object) => readServingPod(object)?.address,
       listener: {
         replaced(items) {
-          for (const key of [...seen.keys()]) if (!items.has(key)) lost(key);
+          for (const key of seen.keys()) if (!items.has(key)) lost(key);
           for (const [key, address] of items) seen.set(key, address);
         },
         put: (key, address) => seen.set(key, address),

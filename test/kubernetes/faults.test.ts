@@ -69,15 +69,20 @@ async function put({ place }: ServingSite, group: string, plural: string, name: 
 
 /** Waits until the pool's objectives have these priorities. */
 async function prioritiesAre(site: ServingSite, priorities: Readonly<Record<string, number>>): Promise<void> {
-  const expected = JSON.stringify(Object.entries(priorities).sort());
+  const textOf = (shown: Readonly<Record<string, number>>): string =>
+    Object.entries(shown)
+      .map(([name, priority]) => `${name}=${priority}`)
+      .sort()
+      .join();
+  const expected = textOf(priorities);
   await eventually(
     `the priorities are ${expected}`,
     async () => {
       const { objectives } = await site.debug<{ readonly objectives: Record<string, { readonly priority: number }> }>(
         "/debug/objects",
       );
-      const shown = Object.entries(objectives).map(([name, { priority }]) => [name, priority]);
-      return JSON.stringify(shown.sort()) === expected;
+      const shown = Object.entries(objectives).map(([name, { priority }]) => [name, priority] as const);
+      return textOf(Object.fromEntries(shown)) === expected;
     },
     60_000,
   );
