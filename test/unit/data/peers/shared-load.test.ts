@@ -154,6 +154,9 @@ describe("load that replicas share", () => {
       fc.record({ kind: fc.constant("churn" as const), at: fc.nat(2), endpoint: fc.nat(3) }),
       fc.record({ kind: fc.constant("flood" as const), at: fc.nat(2), endpoint: fc.nat(3) }),
     );
+    // Line 0 leads from replica 1 to replica 0.
+    const reads = Array.from({ length: 10 }, () => ({ kind: "move" as const, line: 0, bytes: 200 }));
+    const flood = { kind: "flood" as const, at: 1, endpoint: 0 };
     const seen = { overrun: 0, resumed: 0, snapshots: 0 };
     fc.assert(
       fc.property(fc.array(step, { maxLength: 120 }), (steps) => {
@@ -249,7 +252,10 @@ describe("load that replicas share", () => {
           }
         }
       }),
-      { numRuns: 150 },
+      {
+        numRuns: 150,
+        examples: [[[...reads, flood, { kind: "pump", line: 0 }]], [[...reads, { kind: "break", line: 0 }]]],
+      },
     );
     expect(Math.min(seen.overrun, seen.resumed, seen.snapshots)).toBeGreaterThan(0);
   });
