@@ -10,6 +10,8 @@ export interface PoolGaugeOptions {
   readonly store: EndpointStoreView;
   readonly poolName: string;
   readonly stalenessMs: number;
+  /** Time between two polls of an endpoint now: metrics younger than two of them are sound, whatever the threshold. */
+  readonly scrapeIntervalMs?: () => number;
   /** Of what discovery knows; undefined where endpoints do not come from Kubernetes. */
   readonly discovery?: Pick<KubernetesDiscovery, "age"> | undefined;
   readonly now: () => number;
@@ -18,7 +20,7 @@ export interface PoolGaugeOptions {
 const round = (value: number): number => Math.round(value * 100) / 100;
 
 export function watchPoolGauges(options: PoolGaugeOptions): void {
-  const { metrics, store, poolName, stalenessMs, discovery, now } = options;
+  const { metrics, store, poolName, stalenessMs, scrapeIntervalMs = () => 0, discovery, now } = options;
   const { families } = metrics;
   const columns: readonly [mean: Family, deviation: Family, read: (metrics: EngineMetrics) => number][] = [
     [families.averageKvCache, families.deviationKvCache, (engine) => engine.kvCacheUsage],
@@ -27,7 +29,8 @@ export function watchPoolGauges(options: PoolGaugeOptions): void {
   ];
   metrics.onCollect(() => {
     const endpoints = store.snapshot();
-    const fresh = endpoints.filter((endpoint) => now() - endpoint.metrics.updatedAtMs <= stalenessMs);
+    const oldestMs = Math.max(stalenessMs, 2 * scrapeIntervalMs());
+    const fresh = endpoints.filter((endpoint) => now() - endpoint.metrics.updatedAtMs <= oldestMs);
     families.readyEndpoints.series(poolName).set(fresh.length);
     for (const [mean, deviation, read] of columns) {
       const values = fresh.map((endpoint) => read(endpoint.metrics));

@@ -26,6 +26,8 @@ export interface Pool {
   readonly noteTraffic: () => void;
   /** Scrapes by endpoint, for /debug/endpoints. */
   scrapeStatus(): readonly PollStatus[];
+  /** Time between two polls of an endpoint now. */
+  scrapeIntervalMs(): number;
   /** Whether requests may come, and if not, why. */
   readiness(): PoolReadiness;
   /** Undefined where endpoints do not come from Kubernetes. */
@@ -73,6 +75,7 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
     objectSource: source,
     noteTraffic: () => scraper.noteTraffic(now()),
     scrapeStatus: () => scraper.status(),
+    scrapeIntervalMs: () => scraper.intervalMs,
     readiness: () => readinessOf({ store, configuration, objects: source, discovery: kubernetes }),
     kubernetes,
     async close() {

@@ -96,6 +96,7 @@ export async function startServedPool(
     store,
     poolName: name === "" && pool.kubernetes !== undefined ? deploymentName(surroundings.environment) : name,
     stalenessMs: settings["metrics-staleness-threshold"],
+    scrapeIntervalMs: () => pool.scrapeIntervalMs(),
     discovery: pool.kubernetes,
     now,
   });

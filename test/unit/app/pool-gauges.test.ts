@@ -6,10 +6,21 @@ import { createMetrics } from "../../../src/telemetry/metrics.ts";
 import { endpoint } from "../pipeline/fakes.ts";
 import { parsePage } from "../telemetry/exposition-page.ts";
 
-async function shown(pool: readonly Endpoint[], nowMs = 10_000): Promise<Readonly<Record<string, number>>> {
+async function shown(
+  pool: readonly Endpoint[],
+  nowMs = 10_000,
+  scrapeIntervalMs = 50,
+): Promise<Readonly<Record<string, number>>> {
   const metrics = createMetrics({ streamMetrics: false, version: "1" });
   const store = { snapshot: () => pool } as unknown as EndpointStoreView;
-  watchPoolGauges({ metrics, store, poolName: "p", stalenessMs: 2_000, now: () => nowMs });
+  watchPoolGauges({
+    metrics,
+    store,
+    poolName: "p",
+    stalenessMs: 2_000,
+    scrapeIntervalMs: () => scrapeIntervalMs,
+    now: () => nowMs,
+  });
   const gauges: Record<string, number> = {};
   for (const family of parsePage(await metrics.render()).values()) {
     for (const { name, labels, value } of family.samples) {
@@ -45,6 +56,10 @@ describe("the gauges of the pool", () => {
       inference_pool_average_queue_size: 1.67,
       inference_pool_average_running_requests: 4,
     });
+  });
+
+  it("count metrics as fresh for two polls where a fleet is polled less often than the threshold", async () => {
+    expect(await shown(pool, 10_000, 1_200)).toMatchObject({ llm_d_epp_ready_endpoints: 4 });
   });
 
   it("count endpoints with fresh metrics as ready", async () => {
