@@ -1,7 +1,8 @@
 /**
- * The standalone chart on a cluster whose pods run: Helm waits until it is ready, requests go through Envoy and picker to model servers, and neither an
- * upgrade nor a rollback costs one of them.
+ * The charts on a cluster whose pods run. Standalone: Helm waits until it is ready, requests go through Envoy and picker to model servers, and neither
+ * an upgrade nor a rollback costs one of them. Several replicas: they work under the rights that the chart grants.
  */
+import { get } from "node:http";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { eventually } from "../../stack.ts";
 import { chartFolder, createHelm, type Helm } from "../charts/helm.ts";
@@ -179,5 +180,83 @@ describe("a release of the standalone chart", () => {
     await done(["uninstall", release, "--wait", "--timeout", "240s"]);
     expect(await cluster.podsReady(namespace, label, 0)).toEqual([]);
     expect(await cluster.podsReady(namespace, "app=qwen", 3)).toHaveLength(3);
+  });
+});
+
+describe("several replicas, with the rights that the chart grants", () => {
+  const several = (epp: object): object => ({
+    router: {
+      modelServers: { matchLabels: { app: "qwen" } },
+      epp: { replicas: 2, flags: { "drain-timeout": "1s", "drain-grace": "1s" }, ...epp },
+      monitoring: { prometheus: { auth: { enabled: false } } },
+    },
+  });
+
+  interface Pod {
+    readonly metadata: { readonly name: string };
+    readonly status: {
+      readonly podIP?: string;
+      readonly conditions?: readonly { readonly type: string; readonly status: string }[];
+    };
+  }
+
+  async function podsOf(name: string): Promise<readonly Pod[]> {
+    const selector = encodeURIComponent(`app.kubernetes.io/instance=${name}`);
+    return await cluster.list<Pod>(`/api/v1/namespaces/${namespace}/pods?labelSelector=${selector}`);
+  }
+
+  function isReady({ status: { conditions = [] } }: Pod): boolean {
+    return conditions.some(({ type, status }) => type === "Ready" && status === "True");
+  }
+
+  /** Over a connection of its own: the pod goes, and one that is kept would hold the process. */
+  function textOf(url: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      get(url, { agent: false, timeout: 10_000 }, (answer) => {
+        let text = "";
+        answer.setEncoding("utf8").on("data", (chunk: string) => {
+          text += chunk;
+        });
+        answer.once("end", () => resolve(text));
+        answer.once("error", reject);
+      }).once("error", reject);
+    });
+  }
+
+  it("hear each other when all are active", async () => {
+    const values = several({ ha: { mode: "active-active" }, podDisruptionBudget: { enabled: true } });
+    await done(["install", "wide", chartFolder("signalbox"), "--wait", "--timeout", "240s"], values);
+    const pods = await cluster.podsReady(namespace, "app.kubernetes.io/instance=wide", 2);
+    for (const { address } of pods) {
+      await eventually(
+        "both directions have their one peer",
+        async () => {
+          const metrics = await textOf(`http://${address}:9090/metrics`);
+          return [...metrics.matchAll(/^llm_d_epp_peers\{direction="\w+"\} 1$/gm)].length === 2;
+        },
+        60_000,
+      );
+    }
+    await done(["uninstall", "wide", "--wait", "--timeout", "240s"]);
+  });
+
+  it("have one that leads, and another when it is gone", async () => {
+    await done(["install", "led", chartFolder("signalbox")], several({ ha: { warmFollowers: true } }));
+    const leaderBesides = (gone: string): Promise<string> =>
+      eventually(
+        "one of two is ready",
+        async () => {
+          const pods = await podsOf("led");
+          const [leader, ...others] = pods.filter(isReady);
+          return pods.length === 2 && others.length === 0 && leader?.metadata.name !== gone
+            ? leader?.metadata.name
+            : undefined;
+        },
+        120_000,
+      );
+    const leader = await leaderBesides("");
+    await cluster.remove({ apiVersion: "v1", kind: "Pod", name: leader, namespace });
+    expect(await leaderBesides(leader)).not.toBe(leader);
+    await done(["uninstall", "led", "--wait", "--timeout", "240s"]);
   });
 });
