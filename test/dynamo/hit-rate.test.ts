@@ -21,7 +21,7 @@ describe("a multi-turn workload", () => {
     "is found cached as often as by Dynamo's own router (%s, %i conversations)",
     async (layout, sessions) => {
       const trace = hitRateTrace({ sessions });
-      expect(trace.requests.length).toBeGreaterThan(3 * sessions);
+      expect(trace.requests.length).toBeGreaterThan(2 * sessions);
       const { dynamo, ours } = await compareHitRates(trace, layout);
       expect([dynamo.errors, ours.errors]).toEqual([0, 0]);
       expect(ours.promptTokens).toBe(dynamo.promptTokens);
