@@ -142,6 +142,13 @@ async function fleetOf(plane: ControlPlane, namespace: string, count: number, po
     labels,
   }));
   await storePods(plane.etcd.url, namespace, stored);
+  // Written behind its back: the API server has read all of them when it counts them.
+  await until("the API server has the pods", async () => {
+    const page = JSON.parse(await plane.api.request({ path: `/api/v1/namespaces/${namespace}/pods?limit=1` })) as {
+      readonly metadata: { readonly remainingItemCount?: number };
+    };
+    return page.metadata.remainingItemCount === count - 1;
+  });
   return place;
 }
 
