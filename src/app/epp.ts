@@ -12,7 +12,7 @@ import { createMetrics } from "../telemetry/metrics.ts";
 import { createTracing } from "../telemetry/tracing.ts";
 import { adminRoutes } from "./admin-routes.ts";
 import { boundHeapGrowth, tuneCollector } from "./collector.ts";
-import { type Health, startHealth } from "./health.ts";
+import { type Health, type HealthStatus, healthStatusOf, startHealth } from "./health.ts";
 import { createKubernetes, type Kubernetes } from "./kubernetes.ts";
 import { createLeadership, type Leadership } from "./leadership.ts";
 import { type Environment, startMetricsPort } from "./metrics-port.ts";
@@ -86,6 +86,8 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
 
   const cluster = new Cluster(options, stack);
   let leadership: Leadership | undefined;
+  /** Of health checks, as soon as there is something to be fit. */
+  let statusOf: HealthStatus = () => "NOT_SERVING";
   const surroundings: PoolSurroundings = {
     settings,
     log,
@@ -96,6 +98,7 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
     kubernetes: () => cluster.demand(),
     recorder: () => cluster.recorder,
     isSpeaking: () => leadership?.isLeading ?? true,
+    health: (service) => statusOf(service),
     now,
   };
   const pools: ServedPool[] = [];
@@ -136,12 +139,14 @@ async function compose(options: EppOptions, stack: Stack, close: () => Promise<v
       poolName === undefined ? fitness() : pools.find(({ name }) => name === poolName)?.pool.readiness();
     return readiness?.kind === "ready";
   };
+  const names = pools.map(({ name }) => name).filter((name) => name !== "");
+  statusOf = healthStatusOf({ isReady, pools: names });
   const announced = await startHealth({
     host: settings["bind-address"],
     port: settings["grpc-health-port"],
     log,
-    isReady,
-    pools: pools.map(({ name }) => name).filter((name) => name !== ""),
+    status: statusOf,
+    pools: names,
   });
   stack.push(() => announced.close());
   health = announced;

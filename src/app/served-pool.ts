@@ -20,6 +20,7 @@ import type { Metrics } from "../telemetry/metrics.ts";
 import type { Tracing } from "../telemetry/tracing.ts";
 import { Configuration } from "./configuration.ts";
 import { createDynamoMetrics } from "./dynamo-metrics.ts";
+import type { HealthStatus } from "./health.ts";
 import { deploymentName, type Kubernetes } from "./kubernetes.ts";
 import type { Environment } from "./metrics-port.ts";
 import { createPluginGauges } from "./plugin-gauges.ts";
@@ -56,6 +57,8 @@ export interface PoolSurroundings {
   readonly recorder: () => EventRecorder | undefined;
   /** Another replica speaks for the pools otherwise. */
   readonly isSpeaking: () => boolean;
+  /** For health checks on a pool's own port. */
+  readonly health: HealthStatus;
   /** Monotonic milliseconds. */
   readonly now: () => number;
 }
@@ -71,7 +74,7 @@ export async function startServedPool(
   log: Logger,
   stack: (() => Promise<void>)[],
 ): Promise<ServedPool> {
-  const { settings, namespace, tracing, now } = surroundings;
+  const { settings, namespace, tracing, health, now } = surroundings;
   const store = createEndpointStore(log);
   let events: PoolEvents | undefined;
   const configuration = await startConfiguration(surroundings, store, log, (outcome, faults) => {
@@ -115,7 +118,7 @@ export async function startServedPool(
 
   events = startEvents(surroundings, name, pool);
   if (events !== undefined) stack.push(() => Promise.resolve(events?.close()));
-  const serving = await startServing({ settings, grpcPort, log, metrics, configuration, pipeline, tracing });
+  const serving = await startServing({ settings, grpcPort, log, metrics, configuration, pipeline, tracing, health });
   stack.push(() => serving.close());
   return { name, metrics, store, configuration, pool, pipeline, decisions, serving };
 }

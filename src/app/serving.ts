@@ -20,6 +20,7 @@ import type { Metrics } from "../telemetry/metrics.ts";
 import type { Tracing } from "../telemetry/tracing.ts";
 import { watchCertificates } from "./certificate-watch.ts";
 import type { Configuration } from "./configuration.ts";
+import { extProcService, type HealthStatus } from "./health.ts";
 import { startTraceWith } from "./request-trace.ts";
 import { countingStreams } from "./stream-metrics.ts";
 
@@ -42,13 +43,15 @@ export interface ServingOptions {
   readonly pipeline: Pipeline;
   /** Undefined: no spans. */
   readonly tracing?: Tracing | undefined;
+  /** What the health port says. */
+  readonly health: HealthStatus;
 }
 
 /** Room for the headers and protobuf framing of a message that carries a whole body (BUFFERED mode). */
 const messageOverheadBytes = 64 * 1024;
 
 export async function startServing(options: ServingOptions): Promise<Serving> {
-  const { settings, grpcPort, log } = options;
+  const { settings, grpcPort, log, health } = options;
   // The library writes plain lines to stderr otherwise; what matters of them reaches onError.
   setLogVerbosity(logVerbosity.NONE);
   const sessions = createSessions(options);
@@ -59,7 +62,7 @@ export async function startServing(options: ServingOptions): Promise<Serving> {
     : sessions.handler;
   const { receiveAllowance, sendAllowance } = sessions;
   const transport = await create({
-    ...transportOptions(settings, grpcPort, openSession, tls, log),
+    ...transportOptions(settings, grpcPort, openSession, tls, log, health),
     receiveAllowance,
     sendAllowance,
   }).catch((error: unknown) => {
@@ -119,6 +122,7 @@ function transportOptions(
   openSession: SessionFactory["handler"],
   tls: TlsMaterial | undefined,
   log: Logger,
+  health: HealthStatus,
 ): GrpcTransportOptions {
   const send = settings["grpc-max-send-msg-size"];
   const receive = settings["grpc-max-recv-msg-size"];
@@ -133,11 +137,15 @@ function transportOptions(
     idleTimeoutMs: 0,
     methods: new Map([
       [processPath, openSession],
-      // As the reference: the ext-proc port itself always says SERVING.
-      ...(settings["health-checking"] ? [[healthCheckPath, healthCheckMethod(() => "SERVING")] as const] : []),
+      ...(settings["health-checking"] ? [[healthCheckPath, healthCheckMethod(statusHere(health))] as const] : []),
     ]),
     onError: (error, what) => log.warn({ error, what }, "the transport reports a fault"),
   };
+}
+
+/** As the reference, the ext-proc port says SERVING of itself; asked for another name, it answers as the health port does. */
+function statusHere(health: HealthStatus): HealthStatus {
+  return (service) => (service === extProcService ? "SERVING" : health(service));
 }
 
 function tlsOptions(settings: EppSettings): Pick<TlsMaterial, "minVersion" | "ciphers"> {

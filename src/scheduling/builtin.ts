@@ -76,7 +76,8 @@ const latency = "waits for the latency predictor";
 const multicluster = "waits for imported pools";
 const topology = "waits for node topology";
 const gpu = "waits for GPU metrics";
-const kubernetes = "waits for Kubernetes discovery";
+const kubernetes = "waits for plugins that follow objects of Kubernetes";
+const replicas = "is not needed: --peers and --peer-service share state between replicas";
 
 /**
  * Types of the reference that are not built → what they wait for. Ask it only for a type that no registry has: other layers build some of
@@ -129,8 +130,8 @@ export const knownUnbuilt: ReadonlyMap<string, string> = new Map([
   ["dcgm-data-source", gpu],
   ["dcgm-extractor", gpu],
   ["k8s-notification-source", kubernetes],
-  ["local-syncer", "waits for state shared between replicas"],
-  ["cross-replica-publisher", "waits for state shared between replicas"],
+  ["local-syncer", replicas],
+  ["cross-replica-publisher", replicas],
   ["vllmgrpc-parser", "waits for gRPC engines"],
   ["vertexai-parser", "waits for the Vertex AI dialects"],
 ]);

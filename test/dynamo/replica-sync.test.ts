@@ -157,8 +157,8 @@ describe.each(["zmq", "nats"] as const)("beside a frontend of Dynamo in kv mode,
     expect(ours.load(decode.instanceId)).toMatchObject({ activeDecodeBlocks: 6, activePrefillTokens: 0 });
     expect((await answer).status).toBe(200);
     await until(() => ours.load(decode.instanceId)?.activeRequests === 0);
-    const { booked = 0, freed = 0 } = ours.runtime.replicas.counters ?? {};
-    expect([booked - (before.booked ?? 0), freed - (before.freed ?? 0)]).toEqual([2, 2]);
+    const { booked, freed } = ours.runtime.replicas.counters;
+    expect([booked - before.booked, freed - before.freed]).toEqual([2, 2]);
     expect(ours.load(prefill.instanceId, "prefill")).toEqual(idle);
 
     const plan = ours.plan(tokens(2, 320));

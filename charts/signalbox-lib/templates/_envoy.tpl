@@ -91,6 +91,18 @@ static_resources:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor
                       grpc_service:
                         envoy_grpc: { cluster_name: ext_proc, authority: signalbox }
+                        {{- if $isService }}
+                        # Asking another picker is safe: no answer had begun, and what a dead one had booked died with it.
+                        retry_policy:
+                          num_retries: 3
+                          retry_back_off: { base_interval: 0.005s, max_interval: 0.05s }
+                          retry_on: connect-failure,refused-stream,reset
+                          host_selection_retry_max_attempts: 64
+                          retry_host_predicate:
+                            - name: envoy.retry_host_predicates.previous_hosts
+                              typed_config:
+                                "@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate
+                        {{- end }}
                       failure_mode_allow: {{ if $isOpen }}true{{ else }}false{{ end }}
                       # Longer than the picker's own --request-timeout, so that the picker's answer comes first.
                       message_timeout: {{ include "signalbox.seconds" (get .Values.router.epp.flags "request-timeout" | default "90s") | int | add 10 }}s
@@ -163,7 +175,7 @@ static_resources:
       connect_timeout: 5s
       lb_policy: LEAST_REQUEST
       {{- if $isService }}
-      # Only a picker that is ready is asked: with leader election the leader.
+      # Pickers that are ready are asked: with leader election the leader. Where none is, as after its death, any is: followers answer as well.
       health_checks:
         - timeout: 1s
           interval: 2s
@@ -172,13 +184,20 @@ static_resources:
           healthy_threshold: 1
           reuse_connection: true
           grpc_health_check: { service_name: readiness }
-      common_lb_config:
-        healthy_panic_threshold: { value: 0 }
+      # The first broken stream takes a picker out, before the next check does.
+      outlier_detection:
+        split_external_local_origin_errors: true
+        consecutive_local_origin_failure: 1
+        consecutive_gateway_failure: 1
+        enforcing_consecutive_gateway_failure: 100
+        interval: 1s
+        base_ejection_time: 1s
+        max_ejection_percent: 100
       {{- end }}
       {{- include "signalbox.envoyHttp2" . | nindent 6 }}
       circuit_breakers:
         thresholds:
-          - { max_connections: 40000, max_pending_requests: 40000, max_requests: 40000 }
+          - { max_connections: 40000, max_pending_requests: 40000, max_requests: 40000, max_retries: 40000 }
       {{- if include "signalbox.isSecure" . }}
       transport_socket:
         name: envoy.transport_sockets.tls

@@ -1,9 +1,10 @@
 import { credentials } from "@grpc/grpc-js";
 import { afterEach, describe, expect, it } from "@jest/globals";
-import { type Health, startHealth } from "../../../src/app/health.ts";
+import { type Health, healthStatusOf, startHealth } from "../../../src/app/health.ts";
 import { HealthClient, HealthCheckResponse_ServingStatus as serving } from "../../../src/gen/health.ts";
 import { silentLogger } from "../../../src/telemetry/log.ts";
 
+const pools = ["a", "b"];
 const open: (() => unknown)[] = [];
 afterEach(async () => {
   for (const close of open.splice(0).reverse()) await close();
@@ -14,8 +15,8 @@ async function health(ready: ReadonlySet<string | undefined>) {
     host: "127.0.0.1",
     port: 0,
     log: silentLogger,
-    isReady: (pool) => ready.has(pool),
-    pools: ["a", "b"],
+    status: healthStatusOf({ isReady: (pool) => ready.has(pool), pools }),
+    pools,
   });
   open.push(() => server.close());
   const client = new HealthClient(`127.0.0.1:${server.port}`, credentials.createInsecure());
