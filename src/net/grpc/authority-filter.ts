@@ -74,7 +74,8 @@ export class AuthorityFilter {
         this.through = frameHeadBytes + length;
         continue;
       }
-      if (this.heldBytes + length > maxBlockBytes) {
+      // Also a frame that no server has allowed: waiting for its end would copy it once for each piece that it comes in.
+      if (length > maxFrameBytes || this.heldBytes + length > maxBlockBytes) {
         this.isGivenUp = true;
         out.push(...this.frames, input);
         this.rest = Buffer.alloc(0);

@@ -96,6 +96,14 @@ describe("the authority filter", () => {
     expect(groups).toEqual([Buffer.concat([open, data]), Buffer.concat([reset, reset, open]), reset]);
   });
 
+  it("holds nothing of a frame that is longer than any server allows", () => {
+    const filter = new AuthorityFilter();
+    filter.push(preface);
+    const begin = headersOf(endHeaders, Buffer.alloc(16_385, 0x83)).subarray(0, 10);
+    expect(Buffer.concat(filter.push(begin).flat())).toEqual(begin);
+    expect(Buffer.concat(filter.push(Buffer.from([0x83])).flat())).toEqual(Buffer.from([0x83]));
+  });
+
   it("holds no more than a megabyte of a block without end", () => {
     const filter = new AuthorityFilter();
     filter.push(preface);
