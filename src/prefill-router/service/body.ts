@@ -89,8 +89,10 @@ export function readU32List(value: unknown, path: string): Uint32Array | undefin
   const words = new Uint32Array(items.length);
   for (let index = 0; index < items.length; index++) {
     const item = items[index];
-    // The assignment wraps what is no u32, so that one comparison checks type and range.
-    words[index] = item as number;
+    // An integer beyond 2^53 is a bigint, which cannot be assigned at all.
+    if (typeof item !== "number") throw wrongNumber(item, path, "u32");
+    // The assignment wraps what is no u32, so that one comparison checks the range.
+    words[index] = item;
     if (words[index] !== item) throw wrongNumber(item, path, "u32");
   }
   return words;
