@@ -85,7 +85,10 @@ describe.each(["file", "etcd"] as const)("discovery of real workers over %s", (b
     });
     expect(ids()).toEqual(expected());
     for (const worker of stack.workers) expect(only().workers.get(worker.instanceId)?.role).toBe(worker.role);
-    const [prefill] = [...only().workers.values()].filter((worker) => worker.role === "prefill");
+    const prefills = () => [...only().workers.values()].filter((worker) => worker.role === "prefill");
+    // A worker says where its events are after it has said that it serves.
+    await eventually("their events are known", async () => prefills().every(({ sources }) => sources.size === 1));
+    const [prefill] = prefills();
     expect([...(prefill?.sources.keys() ?? [])]).toEqual([0]);
     expect(prefill?.sources.get(0)?.recovery?.transport.kind).toBe("tcp");
     expect(sets.channels(prefill?.kvScope ?? { namespace: "", component: "", endpoint: "" }, "kv-events")).toHaveLength(

@@ -131,7 +131,7 @@ export class Suspects {
  * A process that is being killed may lose its connections before its listener: what is connected then is reset a moment later, so a connection
  * counts once it has stood for a while, or was accepted and closed in order.
  */
-const standsForMs = 20;
+const standsForMs = 100;
 
 function listens(address: string, timeoutMs: number, done: (isListening: boolean) => void): { close(): void } {
   const colon = address.lastIndexOf(":");
