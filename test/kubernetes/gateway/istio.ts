@@ -57,7 +57,21 @@ export async function startIstio(cluster: Cluster): Promise<Istio> {
     },
     120_000,
   );
-  return await deployGateways(cluster, "istio", bootstrap);
+  const gateways = await deployGateways(cluster, "istio", bootstrap);
+  // Ready says nothing of the class of gateways, which Istio makes a moment later.
+  await eventually("Istio takes gateways of its class", () => isClassAccepted(cluster), 60_000);
+  return gateways;
+}
+
+interface GatewayClass {
+  readonly status?: { readonly conditions?: readonly { readonly type: string; readonly status: string }[] };
+}
+
+async function isClassAccepted(cluster: Cluster): Promise<boolean> {
+  const { status } = await cluster
+    .read<GatewayClass>({ apiVersion: "gateway.networking.k8s.io/v1", kind: "GatewayClass", name: "istio" })
+    .catch((): GatewayClass => ({}));
+  return status?.conditions?.some(({ type, status: is }) => type === "Accepted" && is === "True") === true;
 }
 
 const bootstrap: Bootstrap = ({ name, namespace }) => ({
