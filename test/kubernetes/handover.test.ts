@@ -65,9 +65,6 @@ interface ExtProcFilter {
   readonly typed_config: { readonly grpc_service?: Record<string, unknown> };
 }
 
-/** Two health checks of 200 ms in a row, and as much again for a machine that does something else. */
-const noticedMs = 800;
-
 /** The full-duplex configuration with two pickers, health checks, and another try elsewhere where a picker cannot be reached. */
 async function envoyTemplate(folder: string, addresses: readonly string[], healthPort: number): Promise<string> {
   const text = await readFile(join(packageRoot, "deploy/envoy/full-duplex.yaml"), "utf8");
@@ -292,9 +289,8 @@ describe("two pickers of one pool", () => {
       await eventually("traffic goes on", () => Promise.resolve(running.outcomes.length > ledAt + 100), 30_000);
       await running.stop();
       const failed = running.outcomes.filter(({ status }) => status !== 200);
-      // The first broken stream takes the dead one out, but Envoy does that on another thread: at the latest its two failed health checks do.
-      expect(failed.filter(({ startedAtMs }) => startedAtMs > goneAtMs + noticedMs)).toEqual([]);
-      expect(failed.filter(({ startedAtMs }) => startedAtMs <= goneAtMs).length).toBeLessThanOrEqual(concurrency);
+      expect(failed.filter(({ startedAtMs }) => startedAtMs > goneAtMs)).toEqual([]);
+      expect(failed.length).toBeLessThanOrEqual(concurrency);
       // Not before the lease is over, which was renewed at most two seconds before.
       expect(tookMs).toBeGreaterThan(12_000);
       expect(await isReady(second)).toBe(true);
