@@ -67,6 +67,8 @@ async function measurePeer(): Promise<Run> {
   const script = join(import.meta.dirname, "../test/dynamo/oracles/time_tokens.py");
   const texts = JSON.stringify([newTexts(promptBytes, 400), newTexts(longBytes, 100)]);
   const running = promisify(execFile)(python, ["-P", script, join(modelPath, "tokenizer.json")]);
+  // One that ends before it has read them says why on its own.
+  running.child.stdin?.on("error", () => {});
   running.child.stdin?.end(texts);
   const [short, long] = JSON.parse((await running).stdout) as readonly {
     readonly micros: number;
