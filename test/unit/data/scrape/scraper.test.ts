@@ -446,7 +446,10 @@ describe("a poller", () => {
       if (polls === before) continue;
       polledAt.push(nowMs);
       await until(
-        () => requests() === polls && (poller.status(0).failures === polls || poller.status(0).ageMs !== undefined),
+        () =>
+          !poller.isBusy(nowMs) &&
+          requests() === polls &&
+          (poller.status(0).failures === polls || poller.status(0).ageMs !== undefined),
       );
     }
     expect(polledAt).toEqual([0, 10, 30, 70, 130, 190, 250, 260, 270, 280, 290, 300]);
