@@ -1,17 +1,34 @@
 /**
  * Lets an HTTP/2 server take clients whose `:authority` is the name of an Envoy cluster, such as Istio's `outbound|9002||picker.ns.svc.cluster.local`:
- * node's HTTP/2 library resets every stream for the bars. The first bytes of a connection tell whether it is such a client; all others keep node's own
- * way from socket to library, which costs no JavaScript per byte.
+ * node's HTTP/2 library resets every stream for the bars. The begin of a connection, to the end of its first field block, tells whether it is such a
+ * client; all others keep node's own way from socket to library, which costs no JavaScript per byte.
  */
-import type { Http2SecureServer, Http2Server } from "node:http2";
+import { getPackedSettings, type Http2SecureServer, type Http2Server, type ServerOptions } from "node:http2";
 import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { AuthorityFilter } from "./authority-filter.ts";
 
+/** RFC 9113 §3.4. */
+const clientPreface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+const settingsFrame = 4;
+/** No client has more to say before the server's windows open than its first requests' fields and 64 KiB of bodies. */
+const maxSeenBytes = 256 * 1024;
+
 type Accept = (socket: Duplex) => void;
 
-/** Before the server listens. A client that says nothing for so long is dropped. */
-export function acceptAnyAuthority(server: Http2Server | Http2SecureServer, handshakeTimeoutMs: number): void {
+interface LookOptions {
+  readonly handshakeTimeoutMs: number;
+  /** The server's SETTINGS frame. */
+  readonly settings: Buffer;
+}
+
+/** Before the server listens. `http2Options` are the server's; a client that says nothing for `handshakeTimeoutMs` is dropped. */
+export function acceptAnyAuthority(
+  server: Http2Server | Http2SecureServer,
+  http2Options: ServerOptions,
+  handshakeTimeoutMs: number,
+): void {
+  const options = { handshakeTimeoutMs, settings: settingsFrameOf(http2Options) };
   const event = "setSecureContext" in server ? "secureConnection" : "connection";
   // The server's own listener, which makes a session of a socket.
   const listener = server.listeners(event)[0] as ((this: unknown, socket: Duplex) => void) | undefined;
@@ -21,12 +38,26 @@ export function acceptAnyAuthority(server: Http2Server | Http2SecureServer, hand
   server.on(event, (socket: Socket & { readonly alpnProtocol?: string | false }) => {
     // Another protocol is the listener's to refuse.
     if (socket.alpnProtocol !== undefined && socket.alpnProtocol !== "h2") accept(socket);
-    else look(socket, accept, handshakeTimeoutMs);
+    else look(socket, accept, options);
   });
 }
 
-function look(socket: Socket, accept: Accept, handshakeTimeoutMs: number): void {
-  const silent = setTimeout(() => socket.destroy(), handshakeTimeoutMs);
+/**
+ * Many clients send no request before they have the server's SETTINGS, and the library would send them only once it has the connection. So a client
+ * that has sent none gets the SETTINGS from here, whose acknowledgement the library is not shown.
+ */
+function look(socket: Socket, accept: Accept, { handshakeTimeoutMs, settings }: LookOptions): void {
+  const filter = new AuthorityFilter();
+  const groups: (readonly Buffer[])[] = [];
+  let start: Buffer = Buffer.alloc(0);
+  let seenBytes = 0;
+  let hasAsked = false;
+  const silent = setTimeout(() => {
+    // It may be a connection for later; the library has its own limits for those.
+    const isAlive = filter.sawBlock || (hasAsked && !filter.expectsAck);
+    if (isAlive) acceptFiltered();
+    else socket.destroy();
+  }, handshakeTimeoutMs);
   const done = (): void => {
     clearTimeout(silent);
     socket.off("readable", readable);
@@ -39,21 +70,48 @@ function look(socket: Socket, accept: Accept, handshakeTimeoutMs: number): void 
     socket.on("error", ignore);
     socket.destroy();
   };
+  const acceptDirectly = (bytes: readonly Buffer[]): void => {
+    done();
+    socket.unshift(Buffer.concat(bytes));
+    accept(socket);
+  };
+  const acceptFiltered = (): void => {
+    done();
+    accept(filtered(socket, filter, groups));
+  };
   const readable = (): void => {
     const chunk = socket.read() as Buffer | null;
     if (chunk === null) return;
-    done();
-    const filter = new AuthorityFilter();
-    const first = filter.push(chunk);
-    if (filter.sawBlock && !filter.changed && !filter.sawReset) {
-      socket.unshift(chunk);
-      accept(socket);
-    } else accept(filtered(socket, filter, first));
+    if (start.length < clientPreface.length) {
+      start = Buffer.concat([start, chunk.subarray(0, clientPreface.length)]);
+      // What is not HTTP/2 is the library's to refuse.
+      if (!start.subarray(0, clientPreface.length).equals(clientPreface.subarray(0, start.length))) {
+        acceptDirectly([...groups.flat(), chunk]);
+        return;
+      }
+    }
+    seenBytes += chunk.length;
+    groups.push(...filter.push(chunk));
+    if (filter.changed || filter.sawReset || filter.gaveUp || seenBytes > maxSeenBytes) acceptFiltered();
+    else if (filter.sawBlock && !filter.expectsAck) acceptDirectly([...groups.flat(), ...filter.takeHeld()]);
+    else if (!hasAsked && start.length >= clientPreface.length) {
+      hasAsked = true;
+      filter.expectsAck = true;
+      socket.write(settings);
+    }
   };
   socket.on("readable", readable);
   socket.once("end", ended);
   socket.once("close", done);
   socket.on("error", ignore);
+}
+
+function settingsFrameOf(options: ServerOptions): Buffer {
+  const payload = getPackedSettings(options.settings ?? {});
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head[3] = settingsFrame;
+  return Buffer.concat([head, payload]);
 }
 
 /** The close that follows is what counts. */

@@ -8,7 +8,9 @@ const prefaceBytes = 24;
 const frameHeadBytes = 9;
 const headers = 1;
 const resetStream = 3;
+const settings = 4;
 const continuation = 9;
+const ack = 1;
 const endHeaders = 4;
 const padded = 8;
 const priority = 32;
@@ -22,6 +24,10 @@ export class AuthorityFilter {
   sawBlock: boolean;
   changed: boolean;
   sawReset: boolean;
+  /** Whether the client broke framing, so that nothing is read any more. */
+  gaveUp: boolean;
+  /** Set where SETTINGS were sent that the library does not know of: the first acknowledgement is left out. False once it was. */
+  expectsAck: boolean;
   /** The begin of a frame that is not whole. */
   private rest: Buffer;
   /** Bytes that go through untouched before the next frame begins: the preface at first, then payloads. */
@@ -29,17 +35,17 @@ export class AuthorityFilter {
   /** Frames of a field block that has no end yet. */
   private frames: Buffer[];
   private heldBytes: number;
-  private isGivenUp: boolean;
 
   constructor() {
     this.sawBlock = false;
     this.changed = false;
     this.sawReset = false;
+    this.expectsAck = false;
     this.rest = Buffer.alloc(0);
     this.through = prefaceBytes;
     this.frames = [];
     this.heldBytes = 0;
-    this.isGivenUp = false;
+    this.gaveUp = false;
   }
 
   /**
@@ -47,11 +53,12 @@ export class AuthorityFilter {
    * never tells of the stream, and nobody would count how many are opened only to be reset.
    */
   push(chunk: Buffer): readonly (readonly Buffer[])[] {
-    if (this.isGivenUp) return [[chunk]];
+    if (this.gaveUp) return [[chunk]];
     let out: Buffer[] = [];
     const groups = [out];
     let hasBlock = false;
     let input = this.rest.length === 0 ? chunk : Buffer.concat([this.rest, chunk]);
+    this.rest = Buffer.alloc(0);
     for (;;) {
       if (this.through > 0) {
         const passed = Math.min(this.through, input.length);
@@ -70,15 +77,18 @@ export class AuthorityFilter {
           hasBlock = false;
         }
       }
+      if (type === settings && this.expectsAck && length === 0 && ((input[4] ?? 0) & ack) !== 0) {
+        this.expectsAck = false;
+        input = input.subarray(frameHeadBytes);
+        continue;
+      }
       if (type !== headers && type !== continuation) {
         this.through = frameHeadBytes + length;
         continue;
       }
       // Also a frame that no server has allowed: waiting for its end would copy it once for each piece that it comes in.
       if (length > maxFrameBytes || this.heldBytes + length > maxBlockBytes) {
-        this.isGivenUp = true;
-        out.push(...this.frames, input);
-        this.rest = Buffer.alloc(0);
+        out.push(...this.takeHeld(), input);
         return groups;
       }
       if (input.length < frameHeadBytes + length) break;
@@ -94,6 +104,15 @@ export class AuthorityFilter {
     }
     this.rest = input;
     return groups;
+  }
+
+  /** What has come and was not passed on yet. Nothing is read after it. */
+  takeHeld(): readonly Buffer[] {
+    this.gaveUp = true;
+    const held = [...this.frames, this.rest];
+    this.frames = [];
+    this.rest = Buffer.alloc(0);
+    return held;
   }
 
   private withValidBlock(frames: readonly Buffer[]): readonly Buffer[] {

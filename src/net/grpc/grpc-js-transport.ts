@@ -291,7 +291,7 @@ function completeServers(server: Server, options: GrpcTransportOptions): void {
   const { http2Servers } = server as unknown as { http2Servers: Map<Http2Server | Http2SecureServer, unknown> };
   for (const http2Server of http2Servers.keys()) {
     http2Server.maxConnections = maxConnectionsOf(options);
-    acceptAnyAuthority(http2Server, handshakeTimeoutMsOf(options));
+    acceptAnyAuthority(http2Server, http2ServerOptions(options), handshakeTimeoutMsOf(options));
   }
 }
 

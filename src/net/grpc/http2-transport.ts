@@ -103,7 +103,7 @@ class Http2Transport implements GrpcTransport, StreamOwner {
             unknownProtocolTimeout: 1_000,
           });
     server.maxConnections = maxConnectionsOf(this.options);
-    acceptAnyAuthority(server, this.handshakeTimeoutMs);
+    acceptAnyAuthority(server, common, this.handshakeTimeoutMs);
     server.on("connection", (socket: Socket) => this.connections.addSocket(socket));
     server.on("secureConnection", (socket: Socket) => this.connections.addSocket(socket));
     server.on("session", (session: ServerHttp2Session) => this.sessionOpened(session));

@@ -290,6 +290,7 @@ describe("contenders", () => {
       troubles: fc.array(trouble, { maxLength: 30 }),
       leaves: fc.option(fc.record({ atMs: fc.integer({ min: 1, max: 120_000 }), who: fc.nat(2) })),
     });
+    const numRuns = 40;
     let elections = 0;
     await fc.assert(
       fc.asyncProperty(shape, async ({ rates, latencies, troubles, leaves }) => {
@@ -319,10 +320,10 @@ describe("contenders", () => {
         for (const { election } of contenders) void election.close();
         await world.runUntil(190_000);
       }),
-      { numRuns: 40 },
+      { numRuns },
     );
-    // The troubles did make leaders change.
-    expect(elections).toBeGreaterThan(60);
+    // One election a run would be runs without a change: the troubles did make leaders change. How often is chance.
+    expect(elections).toBeGreaterThan(numRuns);
   }, 60_000);
 });
 
