@@ -2,11 +2,15 @@
 import { type Context, type FigureSpec, type Measurement, type Run, repeat } from "./measurement.ts";
 import { runLoad, withPicker } from "./rig.ts";
 
+/** As Istio names the cluster of a picker, and calls it. */
+const istio = "outbound|9002||signalbox.inference.svc.cluster.local";
 const sizes = [
-  ["4k", "4 KiB", 4 * 1024, false],
-  ["4k-new", "4 KiB, every body new", 4 * 1024, true],
-  ["64k", "64 KiB", 64 * 1024, false],
-  ["400k", "400 KiB", 400 * 1024, false],
+  ["4k", "4 KiB", { bodyBytes: 4 * 1024 }],
+  ["4k-new", "4 KiB, every body new", { bodyBytes: 4 * 1024, distinct: true }],
+  ["4k-istio", "4 KiB, called by Istio", { bodyBytes: 4 * 1024, authority: istio }],
+  ["64k", "64 KiB", { bodyBytes: 64 * 1024 }],
+  ["64k-istio", "64 KiB, called by Istio", { bodyBytes: 64 * 1024, authority: istio }],
+  ["400k", "400 KiB", { bodyBytes: 400 * 1024 }],
 ] as const;
 
 const figures: readonly FigureSpec[] = [
@@ -21,14 +25,10 @@ function measure(context: Context): Promise<readonly Run[]> {
   return withPicker(context.start, {}, (picker) =>
     repeat(context, async (index) => {
       const run: Record<string, number> = {};
-      for (const [key, , bodyBytes, distinct] of sizes) {
+      for (const [key, , shape] of sizes) {
         // A compiler that has not yet seen the load is not what a gateway meets: the first run warms up longer.
         const warmupMs = index === 0 ? 2 * context.warmupMs : context.warmupMs;
-        const result = await runLoad(picker, {
-          warmupMs,
-          measureMs: context.measureMs,
-          shape: { bodyBytes, distinct },
-        });
+        const result = await runLoad(picker, { warmupMs, measureMs: context.measureMs, shape });
         run[`stream-${key}-cpu`] = result.pickerMicrosPerStream;
         // What the core does when nothing else runs on it; other processes may have had their share meanwhile.
         run[`stream-${key}-rate`] = 1e6 / result.pickerMicrosPerStream;

@@ -159,6 +159,7 @@ export async function startSignalbox({ endpoints, args = [], nodeOptions = [] }:
 export const defaultShape: Shape = {
   mode: "full-duplex",
   bodyBytes: 4096,
+  authority: "signalbox",
   responseChunks: 2,
   model: "base-model",
   distinct: false,

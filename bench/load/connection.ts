@@ -51,12 +51,12 @@ class Stream {
 const maxFrameBytes = 16_384;
 const outputBytes = 1024 * 1024;
 const immediateResponseTag = (7 << 3) | 2;
-const headersFrame = processHeaders();
 
 let serial = 0;
 
 export class LoadConnection {
   readonly #script: Script;
+  readonly #headersFrame: Buffer;
   readonly #events: ConnectionEvents;
   readonly #socket: Socket;
   readonly #streams = new Map<number, Stream>();
@@ -75,6 +75,7 @@ export class LoadConnection {
   constructor(port: number, script: Script, events: ConnectionEvents) {
     this.#script = script;
     this.#events = events;
+    this.#headersFrame = processHeaders(script.authority);
     this.#socket = connect({
       host: "127.0.0.1",
       port,
@@ -107,7 +108,7 @@ export class LoadConnection {
     const stream = new Stream(id, this.#step(0).bytes, this.#initialWindowBytes);
     stream.startedMs = performance.now();
     this.#streams.set(id, stream);
-    this.#put(headersFrame, id);
+    this.#put(this.#headersFrame, id);
     this.#send(stream);
     if (!this.#isReading) this.#flush();
   }

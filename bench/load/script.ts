@@ -10,6 +10,8 @@ export type GatewayMode = "full-duplex" | "response-none" | "buffered";
 export interface Shape {
   readonly mode: GatewayMode;
   readonly bodyBytes: number;
+  /** The `:authority` of the gRPC call: Envoy sends its cluster's name where nothing else is set. */
+  readonly authority: string;
   /** Response body chunks of one SSE event each; none reach the picker where the response body mode is NONE. */
   readonly responseChunks: number;
   readonly model: string;
@@ -26,6 +28,7 @@ export interface Step {
 }
 
 export interface Script {
+  readonly authority: string;
   readonly steps: readonly Step[];
   /** The step whose first reply carries the destination; its bytes end with the end of the body. */
   readonly decisionStep: number;
@@ -127,6 +130,7 @@ export function createScript(shape: Shape): Script {
   }
   const distinctAt = steps[decisionStep]?.bytes.indexOf(distinctDigits) ?? -1;
   return {
+    authority: shape.authority,
     steps,
     decisionStep,
     end: shape.hold ? "hold" : shape.mode === "full-duplex" ? "reset" : "half-close-and-reset",

@@ -70,7 +70,7 @@ function literal(name: string, value: string): Buffer {
 }
 
 /** HEADERS of one Process call as Envoy sends them; the id at byte 5 is filled in for each stream. */
-export function processHeaders(): Buffer {
+export function processHeaders(authority: string): Buffer {
   const path = Buffer.from("/envoy.service.ext_proc.v3.ExternalProcessor/Process");
   return frame(
     frameType.headers,
@@ -80,8 +80,8 @@ export function processHeaders(): Buffer {
       // Static table: POST is entry 3, the scheme http entry 6, :path entry 4 and :authority entry 1 by name.
       Buffer.from([0x83, 0x86, 0x04, path.length]),
       path,
-      Buffer.from([0x01, 9]),
-      Buffer.from("signalbox"),
+      Buffer.from([0x01, authority.length]),
+      Buffer.from(authority),
       literal("te", "trailers"),
       literal("content-type", "application/grpc"),
       literal("x-envoy-internal", "true"),

@@ -49,20 +49,20 @@ export class AuthorityFilter {
   }
 
   /**
-   * What goes on to the library of all that has come. Resets are apart from the field blocks that came with them: a library that is given both at once
+   * What goes on to the library of all that has come. A stream's reset is apart from a field block of it that came with it: a library that is given both at once
    * never tells of the stream, and nobody would count how many are opened only to be reset.
    */
   push(chunk: Buffer): readonly (readonly Buffer[])[] {
     if (this.gaveUp) return [[chunk]];
     let out: Buffer[] = [];
     const groups = [out];
-    let hasBlock = false;
+    let opened: Set<number> | undefined;
     let input = this.rest.length === 0 ? chunk : Buffer.concat([this.rest, chunk]);
     this.rest = Buffer.alloc(0);
     for (;;) {
       if (this.through > 0) {
         const passed = Math.min(this.through, input.length);
-        if (passed > 0) out.push(input.subarray(0, passed));
+        if (passed > 0) append(out, input.subarray(0, passed));
         this.through -= passed;
         input = input.subarray(passed);
       }
@@ -71,10 +71,10 @@ export class AuthorityFilter {
       const type = input[3] ?? 0;
       if (type === resetStream) {
         this.sawReset = true;
-        if (hasBlock) {
+        if (opened?.has(streamOf(input))) {
           out = [];
           groups.push(out);
-          hasBlock = false;
+          opened = undefined;
         }
       }
       if (type === settings && this.expectsAck && length === 0 && ((input[4] ?? 0) & ack) !== 0) {
@@ -88,7 +88,7 @@ export class AuthorityFilter {
       }
       // Also a frame that no server has allowed: waiting for its end would copy it once for each piece that it comes in.
       if (length > maxFrameBytes || this.heldBytes + length > maxBlockBytes) {
-        out.push(...this.takeHeld(), input);
+        append(out, ...this.takeHeld(), input);
         return groups;
       }
       if (input.length < frameHeadBytes + length) break;
@@ -97,8 +97,9 @@ export class AuthorityFilter {
       this.frames.push(frame);
       this.heldBytes += frame.length;
       if (((frame[4] ?? 0) & endHeaders) === 0) continue;
-      out.push(...this.withValidBlock(this.frames));
-      hasBlock = true;
+      append(out, ...this.withValidBlock(this.frames));
+      opened ??= new Set();
+      opened.add(streamOf(frame));
       this.frames = [];
       this.heldBytes = 0;
     }
@@ -124,6 +125,20 @@ export class AuthorityFilter {
     this.changed = true;
     return framesOf(valid, first);
   }
+}
+
+/** What lies side by side stays one piece, so that most of what is read goes on without a copy. */
+function append(parts: Buffer[], ...more: readonly Buffer[]): void {
+  for (const part of more) {
+    const last = parts.at(-1);
+    const isNext = last?.buffer === part.buffer && last.byteOffset + last.length === part.byteOffset;
+    if (isNext) parts[parts.length - 1] = Buffer.from(part.buffer, last.byteOffset, last.length + part.length);
+    else if (part.length > 0) parts.push(part);
+  }
+}
+
+function streamOf(frame: Buffer): number {
+  return frame.readUInt32BE(5) & 0x7fff_ffff;
 }
 
 function payloadOf(frame: Buffer): Buffer {

@@ -14,6 +14,7 @@ import { ProcessingRequest } from "../../../src/gen/external_processor.ts";
 const shape: Shape = {
   mode: "full-duplex",
   bodyBytes: 4096,
+  authority: "signalbox",
   responseChunks: 2,
   model: "base-model",
   distinct: true,

@@ -96,6 +96,16 @@ describe("the authority filter", () => {
     expect(groups).toEqual([Buffer.concat([open, data]), Buffer.concat([reset, reset, open]), reset]);
   });
 
+  it("passes what needs no change on as it is, resets of earlier streams included", () => {
+    const filter = new AuthorityFilter();
+    filter.push(preface);
+    const reset = http2Frame(frameType.resetStream, 0, 3, Buffer.alloc(4));
+    const chunk = Buffer.concat([headersOf(endHeaders, block("x")), data, reset, data]);
+    const groups = filter.push(chunk);
+    expect(groups).toEqual([[chunk]]);
+    expect(groups[0]?.[0]?.buffer).toBe(chunk.buffer);
+  });
+
   it("holds nothing of a frame that is longer than any server allows", () => {
     const filter = new AuthorityFilter();
     filter.push(preface);
