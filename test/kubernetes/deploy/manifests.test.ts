@@ -28,6 +28,7 @@ const overlays: readonly (Overlay & { readonly name: string })[] = [
   { name: "active-active", base: "kubernetes", components: ["overlays/active-active"] },
   { name: "the example", base: "overlays/example" },
   { name: "Dynamo", base: "overlays/dynamo" },
+  { name: "Dynamo, several pickers", base: "overlays/dynamo", components: ["overlays/dynamo-replicas"] },
   { name: "a certificate", base: "kubernetes", components: ["overlays/certificate"] },
   { name: "monitoring", base: "kubernetes", components: ["prometheus", "overlays/active-active"] },
   ...gateways.map((gateway) => ({ name: gateway, base: "kubernetes", components: [`gateways/${gateway}`] })),
@@ -214,6 +215,7 @@ describe.each(overlays)("$name", (overlay) => {
     const needs = {
       "signalbox-epp-leader-election": settings["ha-enable-leader-election"],
       "signalbox-epp-dynamo": container.env?.some(({ name }) => name === "DYN_DISCOVERY_BACKEND") === true,
+      "signalbox-epp-dynamo-replicas": container.env?.some(({ name }) => name === "DYN_ROUTER_REPLICA_SYNC") === true,
       "signalbox-epp-peers": container.args.some((arg) => arg.startsWith("--peer-service")),
     };
     for (const [role, isNeeded] of Object.entries(needs)) {

@@ -12,7 +12,6 @@ import type {
   InstanceRecord,
   ModelRecord,
 } from "../../../../src/dynamo/records.ts";
-import { viewOfSets } from "../../../../src/dynamo/worker-sets/sets-view.ts";
 import { chooseSet, type WorkerSet, type WorkerSetListener } from "../../../../src/dynamo/worker-sets/worker-set.ts";
 import { WorkerSets, type WorkerSetsOptions } from "../../../../src/dynamo/worker-sets/worker-sets.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
@@ -436,34 +435,6 @@ describe("worker sets", () => {
     world.leave(1);
     expect(world.state()).toEqual([]);
     expect(files.claims).toBe(0);
-  });
-
-  it("shows every set with state and reason in plain JSON", () => {
-    const world = new World().put(source(1, 10)).worker(1, decode);
-    expect(JSON.parse(JSON.stringify(viewOfSets(world.sets.sets)))).toEqual([
-      {
-        key: "ns/m",
-        namespace: "ns",
-        model: "m",
-        aliases: [],
-        state: "waiting-for-prefill",
-        reason: "no live prefill worker: its decode workers need prefill workers",
-        topology: "waiting-for-prefill",
-        fingerprint: "d",
-        files: null,
-        workers: [
-          {
-            id: "1",
-            role: "decode",
-            address: "127.0.0.1:4001",
-            dataParallel: { start: 0, size: 1 },
-            loras: [],
-            kvEventRanks: [0],
-          },
-        ],
-        rejected: [],
-      },
-    ]);
   });
 
   it("is, after any sequence of changes, what the remaining records alone make, and its listener knows the same workers", () => {
