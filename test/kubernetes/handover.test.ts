@@ -76,8 +76,9 @@ async function envoyTemplate(folder: string, addresses: readonly string[], healt
   for (const { typed_config } of filters) {
     if (typed_config.grpc_service === undefined) continue;
     typed_config.grpc_service["retry_policy"] = {
-      num_retries: 3,
-      retry_back_off: { base_interval: "0.005s", max_interval: "0.05s" },
+      // Half a second of tries: longer than a busy Envoy takes to see that the only healthy picker is dead.
+      num_retries: 10,
+      retry_back_off: { base_interval: "0.005s", max_interval: "0.25s" },
       retry_on: "connect-failure,refused-stream,reset",
       retry_host_predicate: [
         {

@@ -92,10 +92,11 @@ static_resources:
                       grpc_service:
                         envoy_grpc: { cluster_name: ext_proc, authority: signalbox }
                         {{- if $isService }}
-                        # Asking another picker is safe: no answer had begun, and what a dead one had booked died with it.
+                        # Asking another picker is safe: no answer had begun, and what a dead one had booked died with it. The tries go on for half a second,
+                        # longer than a busy proxy takes to see that the only healthy picker is dead.
                         retry_policy:
-                          num_retries: 3
-                          retry_back_off: { base_interval: 0.005s, max_interval: 0.05s }
+                          num_retries: 10
+                          retry_back_off: { base_interval: 0.005s, max_interval: 0.25s }
                           retry_on: connect-failure,refused-stream,reset
                           host_selection_retry_max_attempts: 64
                           retry_host_predicate:

@@ -1,6 +1,7 @@
 /**
- * deploy/gateways/envoy-gateway in Envoy Gateway over a stock Envoy, which takes the destination from the header alone: it is given no metadata.
- * Without a cluster behind it, addresses stand for Services.
+ * deploy/gateways/envoy-gateway in Envoy Gateway over a stock Envoy, which takes the destination from the header alone: it is given no metadata. Its
+ * policies bring requests to the picker over TLS and from there to the destination. Read from files, Envoy Gateway knows neither host names of a
+ * cluster nor pods behind Services: addresses stand for both.
  */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import {
@@ -12,8 +13,8 @@ import {
 } from "../../../src/app/child.ts";
 import { defaultModel } from "../../stack.ts";
 import type { ClusterObject } from "../cluster.ts";
+import { build } from "../deploy/kustomize.ts";
 import { runProgram } from "../kubelet/run-program.ts";
-import { deployedObjects } from "./deployed.ts";
 import { type EnvoyGateway, envoyVersion, startEnvoyGateway } from "./envoy-gateway.ts";
 
 /** Envoy Gateway takes no loopback addresses for backends; these are local all the same. */
@@ -51,7 +52,7 @@ beforeAll(async () => {
     ],
     { timeoutMs: 60_000 },
   );
-  gateway = await startEnvoyGateway(await resources(), port);
+  gateway = await startEnvoyGateway(resources(), port);
 }, 300_000);
 
 afterAll(async () => {
@@ -90,10 +91,23 @@ const surroundings: readonly ClusterObject[] = [
   },
 ];
 
-async function resources(): Promise<readonly ClusterObject[]> {
-  const routes = (await deployedObjects("kubernetes", namespace)).filter(({ kind }) => kind === "HTTPRoute");
-  const own = (await deployedObjects("gateways/envoy-gateway", namespace)).filter(({ kind }) => kind !== "Service");
-  return [...surroundings, ...[...routes, ...own].map(adapted)];
+/** Of deploy, what Envoy Gateway is told. */
+const told = new Set([
+  "Gateway",
+  "HTTPRoute",
+  "Backend",
+  "EnvoyExtensionPolicy",
+  "BackendTrafficPolicy",
+  "ClientTrafficPolicy",
+]);
+
+function resources(): readonly ClusterObject[] {
+  const deployed: readonly ClusterObject[] = build(
+    { base: "kubernetes", components: ["gateways/envoy-gateway"] },
+    namespace,
+  ).filter(({ kind }) => told.has(kind));
+  expect(new Set(deployed.map(({ kind }) => kind))).toEqual(told);
+  return [...surroundings, ...deployed.map(adapted)];
 }
 
 /** Only addresses, the port, and what would let metadata through are changed. */
@@ -158,5 +172,23 @@ describe("Envoy Gateway with the picker", () => {
     const answer = await ask("10.78.9.9");
     expect(answer.status).toBe(429);
     expect(await answer.json()).toMatchObject({ error: { type: expect.any(String), message: expect.any(String) } });
+  });
+
+  it("carries a prompt larger than what Envoy buffers by default", async () => {
+    const answer = await ask(workerAddresses[2], { prompt: "long ".repeat(20_000) });
+    await answer.text();
+    expect({ status: answer.status, worker: answer.headers.get("x-signalbox-worker") }).toEqual({
+      status: 200,
+      worker: workerAddresses[2],
+    });
+  });
+
+  it("refuses requests while there is no picker: it cannot fail open", async () => {
+    await picker?.close();
+    const answer = await ask(workerAddresses[0]);
+    expect({ status: answer.status, worker: answer.headers.get("x-signalbox-worker") }).toEqual({
+      status: 500,
+      worker: null,
+    });
   });
 });
