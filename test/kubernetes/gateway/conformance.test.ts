@@ -50,6 +50,7 @@ const suiteLimitMs = 15 * 60_000;
 let cluster: Cluster | undefined;
 let istio: Istio | undefined;
 let output = "";
+let story = "";
 
 beforeAll(async () => {
   cluster = await startCluster({
@@ -88,6 +89,7 @@ beforeAll(async () => {
   });
   await suite.exited;
   output = await readFile(join(cluster.folder, "gie-conformance.log"), "utf8");
+  story = await cluster.story();
 }, suiteLimitMs + 120_000);
 
 afterAll(async () => {
@@ -98,7 +100,7 @@ afterAll(async () => {
 /** Of a test by its name, or the end of what the suite said where it is not to be found. */
 function verdictOf(test: string): string {
   const verdict = new RegExp(`^\\s*--- (PASS|FAIL|SKIP): \\w+/${test} `, "m").exec(output)?.[1];
-  return verdict ?? `no verdict:\n${output.slice(-3000)}`;
+  return verdict ?? `no verdict:\n${output.slice(-3000)}\n${story}`;
 }
 
 describe("the conformance suite of the Gateway API Inference Extension", () => {

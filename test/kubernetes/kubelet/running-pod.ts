@@ -90,7 +90,7 @@ export class RunningPod {
 
   async #live(): Promise<void> {
     const { signal } = this.#closing;
-    await this.#begin();
+    await this.#beginAtLast();
     let nextVolumesMs = performance.now() + volumePeriodMs;
     while (!signal.aborted) {
       for (const probed of this.#containers) await this.#look(probed);
@@ -100,6 +100,22 @@ export class RunningPod {
       }
       await this.#tell();
       await pause(tickMs, signal);
+    }
+  }
+
+  /** What a pod needs may come later than the pod. */
+  async #beginAtLast(): Promise<void> {
+    const { signal } = this.#closing;
+    for (let begun = false; !begun && !signal.aborted; ) {
+      try {
+        await this.#begin();
+        begun = true;
+      } catch (error) {
+        this.#options.log(`${this.#name}: ${error instanceof Error ? error.message : String(error)}`);
+        await this.#namespace?.close();
+        this.#namespace = undefined;
+        await pause(restartDelayMs, signal);
+      }
     }
   }
 
