@@ -56,34 +56,41 @@ const gate: readonly Step[] = [
   { name: "end to end", command: [node, ...jest, "--runInBand", "test/e2e"], isSuite: true },
 ];
 
-const real = (name: string, folder: string, only: readonly string[], launcher: readonly string[] = []): Step => ({
-  name,
-  command: [...launcher, node, ...jest, "--config", `${folder}/jest.config.mjs`, "--runInBand", ...only],
-  isSuite: true,
-});
+function real(name: string, folder: string, options: readonly string[], launcher: readonly string[] = []): Step {
+  const command = [...launcher, node, ...jest, "--config", `${folder}/jest.config.mjs`, ...options];
+  return { name, command, isSuite: true };
+}
+
+const inBand = "--runInBand";
+/** Those that count on the machine while they keep it busy. */
+const underLoad = ["churn", "handover", "large-fleet"] as const;
 
 /** Those with pods of their own run in namespaces of their own. */
 function kubernetesSteps(only: readonly string[]): readonly Step[] {
   const inNamespace = [node, "test/kubernetes/in-namespace.ts"];
   const hasPods = (path: string): boolean => /^test\/kubernetes\/(gateway|kubelet)\b/.test(path);
-  const steps = [
-    {
-      step: real(
-        "real Kubernetes API server",
-        "test/kubernetes",
-        only.filter((path) => !hasPods(path)),
-      ),
-      pods: false,
-    },
-    { step: real("real gateways", "test/kubernetes/gateway", only.filter(hasPods), inNamespace), pods: true },
+  const [apiServer, gateways] = ["test/kubernetes", "test/kubernetes/gateway"];
+  const [withPods, withoutPods] = [only.filter(hasPods), only.filter((path) => !hasPods(path))];
+  if (only.length > 0) {
+    return [
+      ...(withoutPods.length > 0 ? [real("real Kubernetes API server", apiServer, [inBand, ...withoutPods])] : []),
+      ...(withPods.length > 0 ? [real("real gateways", gateways, [inBand, ...withPods], inNamespace)] : []),
+    ];
+  }
+  const loads = underLoad.map((name) => `test/kubernetes/${name}`);
+  return [
+    // Leases, restarts and rotations are waited for most of the time: two files side by side.
+    real("real Kubernetes API server", apiServer, [
+      `--testPathIgnorePatterns=/kubernetes/(gateway|kubelet|${underLoad.join("|")})`,
+      "--maxWorkers=2",
+    ]),
+    real("real Kubernetes API server under load", apiServer, [inBand, ...loads]),
+    real("real gateways", gateways, [inBand], inNamespace),
   ];
-  return steps
-    .filter(({ pods }) => only.length === 0 || only.some((path) => hasPods(path) === pods))
-    .map(({ step }) => step);
 }
 
 const suites: Readonly<Record<string, (only: readonly string[]) => readonly Step[]>> = {
-  dynamo: (only) => [real("real Dynamo", "test/dynamo", only)],
+  dynamo: (only) => [real("real Dynamo", "test/dynamo", [inBand, ...only])],
   kubernetes: kubernetesSteps,
 };
 const steps = suites[process.argv[2] ?? ""]?.(process.argv.slice(3)) ?? gate;
