@@ -95,7 +95,7 @@ ${rows.join("\n")}
 ## What a stream is
 
 Twelve request headers, the body in messages of 64 KiB at most and an empty last one, the header reply and the body replies; the answer's headers, its events of about 220 bytes one at a time, each after the echo of the one before, and the empty last one; then a reset, as Envoy ends it. Two events unless said otherwise; 32 streams at once on 2 connections.
-Bodies are the same in every stream except where they are said to be new. Decisions per second and core is what one core does when it runs nothing else. A held stream has its body routed and its answer's headers through. Time added through Envoy is the percentile with the picker less the percentile of the same Envoy without it, both under load at once, everything on the same cores.
+Bodies are the same in every stream except where they are said to be new. Called by Istio: the call names a cluster (outbound|9002||…) as its authority, which node refuses, so that its bytes go through a filter in JavaScript on their way to the HTTP/2 library. Decisions per second and core is what one core does when it runs nothing else. A held stream has its body routed and its answer's headers through. Time added through Envoy is the percentile with the picker less the percentile of the same Envoy without it, both under load at once, everything on the same cores.
 
 ## The load client
 

@@ -1,17 +1,14 @@
 /**
- * Writes the Grafana dashboard from scripts/dashboard/panels.ts to deploy/grafana and into the charts, which can read no file outside themselves. With
- * --check nothing is written: it fails when a file differs.
+ * Writes the Grafana dashboard from scripts/dashboard/panels.ts to deploy/grafana, and it and the alert rules of deploy/prometheus into the charts, which
+ * can read no file outside themselves. With --check nothing is written: it fails when a file differs.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
+import { parse, stringify } from "yaml";
 import { type Panel, rows } from "./dashboard/panels.ts";
 
-const places = [
-  "deploy/grafana/signalbox.json",
-  "charts/signalbox/dashboards/signalbox.json",
-  "charts/signalbox-standalone/dashboards/signalbox.json",
-];
+const chartFolders = ["charts/signalbox", "charts/signalbox-standalone"];
 const columns = 24;
 const width = 8;
 const height = 7;
@@ -105,8 +102,18 @@ function formatted(value: unknown): string {
   return stdout;
 }
 
-const text = formatted(dashboard);
-for (const place of places) {
+const dashboardText = formatted(dashboard);
+const alerts = parse(readFileSync("deploy/prometheus/alerts.yaml", "utf8")) as { readonly spec: object };
+const alertsText = `# Of deploy/prometheus/alerts.yaml.\n${stringify(alerts.spec, { lineWidth: 0 })}`;
+type File = readonly [place: string, text: string];
+const files: readonly File[] = [
+  ["deploy/grafana/signalbox.json", dashboardText],
+  ...chartFolders.flatMap((folder): readonly File[] => [
+    [`${folder}/dashboards/signalbox.json`, dashboardText],
+    [`${folder}/dashboards/alerts.yaml`, alertsText],
+  ]),
+];
+for (const [place, text] of files) {
   const isCurrent = existsSync(place) && readFileSync(place, "utf8") === text;
   if (isCurrent) continue;
   if (process.argv.includes("--check")) {

@@ -34,6 +34,24 @@ spec:
 {{- end }}
 {{- end -}}
 
+{{- define "signalbox.alerts" -}}
+{{- $alerts := .Values.router.monitoring.prometheus.alerts -}}
+{{- if $alerts.enabled }}
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: {{ include "signalbox.name" . }}
+  namespace: {{ .Release.Namespace }}
+  labels:
+    {{- include "signalbox.labels" . | nindent 4 }}
+    {{- with $alerts.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  {{- .Files.Get "dashboards/alerts.yaml" | trim | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* Google's collector runs elsewhere and must be let at the token. */}}
 {{- define "signalbox.podMonitoring" -}}
 {{- $monitoring := .Values.router.monitoring -}}

@@ -126,7 +126,7 @@ export const cases: readonly ChartCase[] = [
           autoscaling: { enabled: true },
         },
         monitoring: {
-          prometheus: { enabled: true, extraLabels: { release: "prometheus" } },
+          prometheus: { enabled: true, extraLabels: { release: "prometheus" }, alerts: { enabled: true } },
         },
         tracing: { enabled: true, otelExporterEndpoint: "http://collector.observability:4317" },
         networkPolicy: {

@@ -32,6 +32,7 @@ function definition(group: string, version: string, kind: string, plural: string
 
 const secretKey = shape({ name: text, key: text }, "name", "key");
 const target = shape({ group: text, kind: text, name: text }, "group", "kind", "name");
+const alert = { alert: text, expr: text, for: text, labels: texts, annotations: texts } as const;
 const matchLabels = shape({ matchLabels: texts }, "matchLabels");
 
 export const otherDefinitions: readonly object[] = [
@@ -56,6 +57,15 @@ export const otherDefinitions: readonly object[] = [
       "endpoints",
       "selector",
     ),
+  ),
+  definition(
+    "monitoring.coreos.com",
+    "v1",
+    "PrometheusRule",
+    "prometheusrules",
+    shape({
+      groups: list(shape({ name: text, rules: list(shape(alert, "alert", "expr")) }, "name", "rules")),
+    }),
   ),
   definition(
     "monitoring.googleapis.com",

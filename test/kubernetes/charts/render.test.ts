@@ -329,6 +329,14 @@ describe("what values mean", () => {
       expect(JSON.parse(dataOf(dashboard)["signalbox.json"] ?? "")).toEqual(JSON.parse(await readFile(source, "utf8")));
     },
   );
+  it.each(["signalbox", "signalbox-standalone"] as const)("the alerts of %s are those of deploy", async (chart) => {
+    const source = new URL("../../../deploy/prometheus/alerts.yaml", import.meta.url);
+    const monitoring = { prometheus: { alerts: { enabled: true, labels: { release: "prometheus" } } } };
+    const router = { modelServers: { matchLabels: { app: "qwen" } }, monitoring };
+    const rule = find(await renderedOf(chart, { router }), "PrometheusRule", `${release}-epp`);
+    expect(rule["spec"]).toEqual((parse(await readFile(source, "utf8")) as Manifest)["spec"]);
+    expect(rule.metadata).toMatchObject({ labels: { release: "prometheus" } });
+  });
 });
 
 describe("the proxy's file", () => {

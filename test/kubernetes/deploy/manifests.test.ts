@@ -40,7 +40,7 @@ let plane: ControlPlane;
 
 beforeAll(async () => {
   plane = await startControlPlane();
-  for (const definition of [...otherDefinitions, prometheusRules]) {
+  for (const definition of otherDefinitions) {
     const body = JSON.stringify(definition);
     await plane.api.request({ method: "POST", path: "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body });
   }
@@ -56,40 +56,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await plane?.close();
 });
-
-const text = { type: "string" } as const;
-const texts = { type: "object", additionalProperties: text } as const;
-const rule = { alert: text, expr: text, for: text, labels: texts, annotations: texts } as const;
-const list = (items: object, ...required: readonly string[]) => ({ type: "array", items: { ...items, required } });
-const group = { name: text, rules: list({ type: "object", properties: rule }, "alert", "expr") } as const;
-const groups = list({ type: "object", properties: group }, "name", "rules");
-
-/** As much of it as alert rules say, and strict. */
-const prometheusRules = {
-  apiVersion: "apiextensions.k8s.io/v1",
-  kind: "CustomResourceDefinition",
-  metadata: { name: "prometheusrules.monitoring.coreos.com" },
-  spec: {
-    group: "monitoring.coreos.com",
-    scope: "Namespaced",
-    names: {
-      kind: "PrometheusRule",
-      listKind: "PrometheusRuleList",
-      plural: "prometheusrules",
-      singular: "prometheusrule",
-    },
-    versions: [
-      {
-        name: "v1",
-        served: true,
-        storage: true,
-        schema: {
-          openAPIV3Schema: { type: "object", properties: { spec: { type: "object", properties: { groups } } } },
-        },
-      },
-    ],
-  },
-} as const;
 
 /** Its path, with the name that the server has for the kind; kinds are in its lists a moment after their objects are. */
 async function collectionOf({ apiVersion, kind, metadata }: Manifest): Promise<string> {
