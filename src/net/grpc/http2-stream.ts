@@ -108,7 +108,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     if (handler.drained !== undefined) this.written = () => this.afterWrite();
     const stream = this.stream as OwnedStream;
     stream[owned] = this;
-    stream._destroy = destroyUntraced;
+    stream._destroy = destroyReset;
     stream.on("data", onData);
     stream.on("end", onEnd);
     stream.on("error", onStreamError);
@@ -331,18 +331,16 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
   }
 }
 
+/** What a stream that its client has reset is destroyed with; nobody reads it. */
+const resetByClient = new Error("the client reset the stream");
+
 /**
- * Envoy ends every ext_proc stream with an error code, and node makes an Error of each that nobody reads. Capturing and formatting its
- * stack trace is a tenth of what a small request costs, so it goes without.
+ * Envoy ends every ext_proc stream with an error code, and node makes an Error of each. Making it and its stack trace is a tenth of what a small request
+ * costs, so all have the same one.
  */
-function destroyUntraced(this: ServerHttp2Stream, error: Error | null, callback: (error?: Error | null) => void): void {
-  const { stackTraceLimit } = Error;
-  Error.stackTraceLimit = 0;
-  try {
-    (Object.getPrototypeOf(this) as ServerHttp2Stream)._destroy.call(this, error, callback);
-  } finally {
-    Error.stackTraceLimit = stackTraceLimit;
-  }
+function destroyReset(this: ServerHttp2Stream, error: Error | null, callback: (error?: Error | null) => void): void {
+  const isReset = error === null && this.closed && this.rstCode !== constants.NGHTTP2_NO_ERROR;
+  (Object.getPrototypeOf(this) as ServerHttp2Stream)._destroy.call(this, isReset ? resetByClient : error, callback);
 }
 
 function flush(stream: Http2GrpcStream): void {
