@@ -13,6 +13,8 @@ const clientPreface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 const settingsFrame = 4;
 /** No client has more to say before the server's windows open than its first requests' fields and 64 KiB of bodies. */
 const maxSeenBytes = 256 * 1024;
+/** How long a client that is there is looked at before it gets the way that serves any. */
+const patienceMs = 1_000;
 
 type Accept = (socket: Duplex) => void;
 
@@ -52,14 +54,11 @@ function look(socket: Socket, accept: Accept, { handshakeTimeoutMs, settings }: 
   let start: Buffer = Buffer.alloc(0);
   let seenBytes = 0;
   let hasAsked = false;
-  const silent = setTimeout(() => {
-    // It may be a connection for later; the library has its own limits for those.
-    const isAlive = filter.sawBlock || (hasAsked && !filter.expectsAck);
-    if (isAlive) acceptFiltered();
-    else socket.destroy();
-  }, handshakeTimeoutMs);
+  const silent = setTimeout(() => socket.destroy(), handshakeTimeoutMs);
+  let patience: NodeJS.Timeout | undefined;
   const done = (): void => {
     clearTimeout(silent);
+    clearTimeout(patience);
     socket.off("readable", readable);
     socket.off("close", done);
     socket.off("end", ended);
@@ -92,12 +91,17 @@ function look(socket: Socket, accept: Accept, { handshakeTimeoutMs, settings }: 
     }
     seenBytes += chunk.length;
     groups.push(...filter.push(chunk));
-    if (filter.changed || filter.sawReset || filter.gaveUp || seenBytes > maxSeenBytes) acceptFiltered();
+    const isOdd = filter.changed || filter.sawReset || filter.sawPing || filter.gaveUp || seenBytes > maxSeenBytes;
+    if (isOdd) acceptFiltered();
     else if (filter.sawBlock && !filter.expectsAck) acceptDirectly([...groups.flat(), ...filter.takeHeld()]);
     else if (!hasAsked && start.length >= clientPreface.length) {
       hasAsked = true;
       filter.expectsAck = true;
       socket.write(settings);
+    } else if (filter.sawBlock || (hasAsked && !filter.expectsAck)) {
+      // A request without its acknowledgement, or a connection for later: the library has its own limits for those.
+      patience ??= setTimeout(acceptFiltered, Math.min(patienceMs, handshakeTimeoutMs));
+      clearTimeout(silent);
     }
   };
   socket.on("readable", readable);

@@ -9,6 +9,7 @@ const frameHeadBytes = 9;
 const headers = 1;
 const resetStream = 3;
 const settings = 4;
+const ping = 6;
 const continuation = 9;
 const ack = 1;
 const endHeaders = 4;
@@ -24,6 +25,8 @@ export class AuthorityFilter {
   sawBlock: boolean;
   changed: boolean;
   sawReset: boolean;
+  /** Whether the client wants to be answered without a stream. */
+  sawPing: boolean;
   /** Whether the client broke framing, so that nothing is read any more. */
   gaveUp: boolean;
   /** Set where SETTINGS were sent that the library does not know of: the first acknowledgement is left out. False once it was. */
@@ -40,6 +43,7 @@ export class AuthorityFilter {
     this.sawBlock = false;
     this.changed = false;
     this.sawReset = false;
+    this.sawPing = false;
     this.expectsAck = false;
     this.rest = Buffer.alloc(0);
     this.through = prefaceBytes;
@@ -77,6 +81,7 @@ export class AuthorityFilter {
           opened = undefined;
         }
       }
+      if (type === ping) this.sawPing = true;
       if (type === settings && this.expectsAck && length === 0 && ((input[4] ?? 0) & ack) !== 0) {
         this.expectsAck = false;
         input = input.subarray(frameHeadBytes);

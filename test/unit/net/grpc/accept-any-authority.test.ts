@@ -134,6 +134,17 @@ describe("a server that accepts any authority", () => {
     expect([client.closed, faults]).toEqual([false, []]);
   });
 
+  it("answers a ping of a connection without streams, and serves it then", async () => {
+    client.write(Buffer.concat([preface, settings]));
+    await until("the settings", () => answer.length >= 9);
+    const opaque = Buffer.from("signals!");
+    client.write(Buffer.concat([ack, http2Frame(frameType.ping, 0, 0, opaque)]));
+    await until("the answer to the ping", () => answer.includes(http2Frame(frameType.ping, 1, 0, opaque)));
+    client.write(Buffer.concat([requestHeaders(1, "/"), body]));
+    await served();
+    expect([client.closed, faults]).toEqual([false, []]);
+  });
+
   it.each([
     ["nothing", Buffer.alloc(0)],
     ["half a preface", preface.subarray(0, 10)],
@@ -162,7 +173,7 @@ describe("a server that accepts any authority", () => {
     await until("the settings", () => answer.length >= 9);
     client.write(requestHeaders(1, "/"));
     const startedMs = performance.now();
-    for (let sent = 0; sent < 300; sent++) client.write(http2Frame(frameType.ping, 0, 0, Buffer.alloc(1016)));
+    for (let sent = 0; sent < 300; sent++) client.write(http2Frame(frameType.data, 0, 1, Buffer.alloc(1016)));
     await until("the session", () => sessions.length === 1);
     expect(performance.now() - startedMs).toBeLessThan(handshakeTimeoutMs - 50);
     expect(goesNodesWay()).toBe(false);
