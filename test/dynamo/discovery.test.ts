@@ -91,9 +91,8 @@ describe.each(["file", "etcd"] as const)("discovery of real workers over %s", (b
     const [prefill] = prefills();
     expect([...(prefill?.sources.keys() ?? [])]).toEqual([0]);
     expect(prefill?.sources.get(0)?.recovery?.transport.kind).toBe("tcp");
-    expect(sets.channels(prefill?.kvScope ?? { namespace: "", component: "", endpoint: "" }, "kv-events")).toHaveLength(
-      1,
-    );
+    const scope = prefill?.kvScope ?? { namespace: "", component: "", endpoint: "" };
+    await eventually("their channel is known", async () => sets.channels(scope, "kv-events").length === 1);
     expect(sets.lookup("ada")).toMatchObject({ kind: "ready", lora: "ada" });
 
     const added = await stack.addWorker("decode");
