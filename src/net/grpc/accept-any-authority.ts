@@ -11,8 +11,9 @@ import { AuthorityFilter } from "./authority-filter.ts";
 /** RFC 9113 §3.4. */
 const clientPreface = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 const settingsFrame = 4;
-/** No client has more to say before the server's windows open than its first requests' fields and 64 KiB of bodies. */
-const maxSeenBytes = 256 * 1024;
+/** What is kept of a connection while it is looked at: before a field block no client has much to say, then 64 KiB of bodies until windows open. */
+const maxBytesBeforeBlock = 4 * 1024;
+const maxSeenBytes = 96 * 1024;
 /** How long a client that is there is looked at before it gets the way that serves any. */
 const patienceMs = 1_000;
 
@@ -91,9 +92,10 @@ function look(socket: Socket, accept: Accept, { handshakeTimeoutMs, settings }: 
     }
     seenBytes += chunk.length;
     groups.push(...filter.push(chunk));
-    const isOdd = filter.changed || filter.sawReset || filter.sawPing || filter.gaveUp || seenBytes > maxSeenBytes;
+    const isOdd = filter.changed || filter.sawReset || filter.sawPing || filter.gaveUp;
     if (isOdd) acceptFiltered();
     else if (filter.sawBlock && !filter.expectsAck) acceptDirectly([...groups.flat(), ...filter.takeHeld()]);
+    else if (seenBytes > (filter.sawBlock ? maxSeenBytes : maxBytesBeforeBlock)) acceptFiltered();
     else if (!hasAsked && start.length >= clientPreface.length) {
       hasAsked = true;
       filter.expectsAck = true;

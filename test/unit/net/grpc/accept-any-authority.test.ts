@@ -168,6 +168,15 @@ describe("a server that accepts any authority", () => {
     expect(performance.now() - startedMs).toBeLessThan(handshakeTimeoutMs - 50);
   });
 
+  it("bounds what it keeps of a client that never asks for anything", async () => {
+    client.write(Buffer.concat([preface, settings]));
+    await until("the settings", () => answer.length >= 9);
+    const startedMs = performance.now();
+    client.write(http2Frame(0xfa, 0, 0, Buffer.alloc(5_000)));
+    await until("the session", () => sessions.length === 1);
+    expect(performance.now() - startedMs).toBeLessThan(handshakeTimeoutMs - 50);
+  });
+
   it("bounds what it keeps of a client that never acknowledges", async () => {
     client.write(Buffer.concat([preface, settings]));
     await until("the settings", () => answer.length >= 9);
