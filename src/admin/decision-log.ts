@@ -49,6 +49,7 @@ function clipped(name: string): string {
 /** One decision in the making or done. */
 class Recording implements DecisionRecording {
   readonly id: string;
+  /** When its headers came, which its durations count from; Unix milliseconds. */
   readonly #at: number;
   readonly #head: Readonly<Record<string, unknown>>;
   readonly #steps: Step[] = [];
@@ -224,18 +225,18 @@ function scoresOf(steps: readonly Step[]): readonly Readonly<Record<string, unkn
 
 export class DecisionLog implements DecisionSink {
   readonly #ring: (Recording | undefined)[];
-  readonly #wallClock: () => number;
+  readonly #unixMs: (monotonicMs: number) => number;
   #next = 0;
 
-  /** `size` 0 keeps nothing and costs nothing. `wallClock`: Unix milliseconds. */
-  constructor(size: number, wallClock: () => number) {
+  /** `size` 0 keeps nothing and costs nothing. `unixMs`: of a time on the clock of the requests. */
+  constructor(size: number, unixMs: (monotonicMs: number) => number) {
     this.#ring = Array.from({ length: size });
-    this.#wallClock = wallClock;
+    this.#unixMs = unixMs;
   }
 
   begin(request: BeginArgument): DecisionRecording | undefined {
     if (this.#ring.length === 0) return undefined;
-    const recording = new Recording(request, this.#wallClock());
+    const recording = new Recording(request, this.#unixMs(request.receivedAtMs));
     this.#ring[this.#next] = recording;
     this.#next = (this.#next + 1) % this.#ring.length;
     return recording;

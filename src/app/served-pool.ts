@@ -104,7 +104,7 @@ export async function startServedPool(
     now,
   });
 
-  const decisions = new DecisionLog(settings["decision-log-size"], Date.now);
+  const decisions = new DecisionLog(settings["decision-log-size"], (atMs) => Date.now() - (now() - atMs));
   const pipeline = composePipeline(surroundings, configuration, pool, metrics, log, {
     decisions: withSpans(decisions, tracing, configuration, now),
     unknownObjective: (objective) => events?.unknownObjective(objective),

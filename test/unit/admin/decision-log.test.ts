@@ -12,7 +12,13 @@ const canary = "the-secret-prompt";
 const [one, two, three] = [endpoint("10.0.0.1"), endpoint("10.0.0.2"), endpoint("10.0.0.3")];
 const completed: EndCause = { kind: "completed", status: 200 };
 
-function request(id: string, init: { readonly model?: string; readonly path?: string } = {}): InferenceRequest {
+interface RequestInit {
+  readonly model?: string;
+  readonly path?: string;
+  readonly receivedAtMs?: number;
+}
+
+function request(id: string, init: RequestInit = {}): InferenceRequest {
   return new InferenceRequest({
     id,
     method: "POST",
@@ -20,13 +26,12 @@ function request(id: string, init: { readonly model?: string; readonly path?: st
     headers: new Map([["authorization", canary]]),
     body: Buffer.from(JSON.stringify({ model: "llama", messages: [{ role: "user", content: canary }] })),
     parsed: { ...chat, model: init.model ?? "llama" },
-    receivedAtMs: 0,
+    receivedAtMs: init.receivedAtMs ?? 0,
   });
 }
 
 function start(parts: PlanParts = {}, size = 4, dependencies: Parameters<typeof world>[0]["dependencies"] = {}) {
-  let wallMs = Date.UTC(2030, 0, 1);
-  const log = new DecisionLog(size, () => wallMs++);
+  const log = new DecisionLog(size, (atMs) => Date.UTC(2030, 0, 1) + atMs);
   const made = world({
     plan: plan(parts),
     endpoints: [one, two, three],
@@ -212,6 +217,12 @@ describe("the decision log", () => {
     for (const id of ["a", "b", "c"]) decide(request(id));
     expect(log.list(10).map((shown) => shown["requestId"])).toEqual(["c", "b"]);
     expect(log.list(10, "a").map((shown) => shown["requestId"])).toEqual(["a"]);
+  });
+
+  it("says when the headers came, which its durations count from", () => {
+    const log = new DecisionLog(1, (atMs) => Date.UTC(2030, 0, 1) + atMs);
+    log.begin(request("r1", { receivedAtMs: 40 }));
+    expect(log.list(1)).toMatchObject([{ at: "2030-01-01T00:00:00.040Z" }]);
   });
 
   it("of size 0 records nothing", () => {
