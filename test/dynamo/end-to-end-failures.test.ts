@@ -45,6 +45,7 @@ interface Timed {
   readonly endedAt: number;
   readonly ids: readonly string[];
   readonly isRefused: boolean;
+  readonly status: number | undefined;
 }
 
 /** Decisions oldest first, by the picker's clock, to the millisecond. */
@@ -60,6 +61,7 @@ function timed(decision: Decision): Timed {
     endedAt: beganAt + (ended?.durationMs ?? Number.POSITIVE_INFINITY),
     ids: [plan?.prefill?.workerId, plan?.decode.workerId].flatMap((id) => (id === undefined ? [] : [id])),
     isRefused: (ended?.status ?? 200) >= 500 || ended?.kind === "error",
+    status: ended?.status,
   };
 }
 
@@ -94,6 +96,12 @@ describe.each([
       await killing;
       const decisions = await timeline(requests);
       const onIt = decisions.filter(({ ids }) => ids.includes(id));
+      console.log(
+        onIt
+          .filter(({ isRefused }) => isRefused)
+          .map(({ endedAt, decidedAt, status }) => `${decidedAt % 100000} ${endedAt % 100000} ${status}`)
+          .join("\n"),
+      );
       const firstRefusal = Math.min(...onIt.filter(({ isRefused }) => isRefused).map(({ endedAt }) => endedAt));
       expect(firstRefusal).toBeLessThan(Number.POSITIVE_INFINITY);
       expect(onIt.filter(({ decidedAt }) => decidedAt > firstRefusal + clockMs)).toEqual([]);

@@ -179,12 +179,21 @@ describe("the events of a worker that is missed for a while", () => {
     const follower = await follow(stack, { NATS_SERVER: `nats://127.0.0.1:${way.port}` });
     await until(() => follower.sources.size === 1 && follower.ingest.isSettled, 10_000);
     await load(stack, 20);
+    // A whole past is asked for once more some time later, which would find what is missed without a gap.
+    await until(() => follower.ingest.counters.recoveriesDone === 2, 10_000);
     await quiet(follower);
     expect(follower.ingest.counters.gaps).toBe(0);
     const { messages } = follower.ingest.counters;
+    const witness = await follow(stack);
+    await until(() => witness.sources.size === 1 && witness.ingest.isSettled, 10_000);
     way.manner = "refuse";
     way.cut();
-    await load(stack, 60);
+    // Until they are said: a worker says its events some time after the answers.
+    await until(async () => {
+      await load(stack, 60);
+      return witness.ingest.counters.messages > 0;
+    }, 20_000);
+    await quiet(witness);
     expect(follower.ingest.counters.messages).toBe(messages);
     way.manner = "pass";
     // The first event that is heard again shows that others were not.

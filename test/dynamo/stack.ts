@@ -6,7 +6,7 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type DynamoFrontend, startFrontend } from "./frontend.ts";
-import { isolatedEnvironment, tail } from "./process.ts";
+import { type DynamoProcess, isolatedEnvironment, tail } from "./process.ts";
 import { type DynamoWorker, startWorkers, type WorkerPlan, type WorkerRole } from "./worker.ts";
 
 export type { DynamoFrontend } from "./frontend.ts";
@@ -129,23 +129,40 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
   let frontend: DynamoFrontend | undefined;
   let started = 0;
   let frontends = 0;
-  const launch = async (next: WorkerPlan): Promise<readonly DynamoWorker[]> => {
+  /** What is being started: a failed test may end its stack meanwhile, and a process that nobody ends keeps the tests from ending. */
+  const starting = new Set<Promise<{ readonly process: DynamoProcess } | readonly DynamoWorker[]>>();
+  let isClosed = false;
+  const tracked = async <Started extends { readonly process: DynamoProcess } | readonly DynamoWorker[]>(
+    start: () => Promise<Started>,
+  ): Promise<Started> => {
+    if (isClosed) throw new Error("the stack is closed");
+    const promise = start();
+    starting.add(promise);
+    try {
+      return await promise;
+    } finally {
+      starting.delete(promise);
+    }
+  };
+  const launch = (next: WorkerPlan): Promise<readonly DynamoWorker[]> => {
     started += 1;
     const name = `${next.role}-${started}`;
-    return startWorkers(name, directory, next, { ...environment, ...options.workerEnvironment });
+    return tracked(() => startWorkers(name, directory, next, { ...environment, ...options.workerEnvironment }));
   };
   const launchFrontend = (port?: number): Promise<DynamoFrontend> =>
-    startFrontend(
-      `frontend-${++frontends}`,
-      directory,
-      {
-        routerMode: options.routerMode ?? "direct",
-        namespace,
-        model,
-        args: options.frontendArgs ?? [],
-        ...(port === undefined ? {} : { port }),
-      },
-      { ...environment, ...options.frontendEnvironment },
+    tracked(() =>
+      startFrontend(
+        `frontend-${++frontends}`,
+        directory,
+        {
+          routerMode: options.routerMode ?? "direct",
+          namespace,
+          model,
+          args: options.frontendArgs ?? [],
+          ...(port === undefined ? {} : { port }),
+        },
+        { ...environment, ...options.frontendEnvironment },
+      ),
     );
   /** Waits until the frontend sees every worker that lives and would route to as many as it sees (one that was killed may be among them). */
   const frontendKnowsAll = async (): Promise<void> => {
@@ -169,8 +186,13 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
     await end();
   };
   const close = async (): Promise<void> => {
-    const processes = [...new Set(workers.map((worker) => worker.process))];
-    if (frontend !== undefined) processes.unshift(frontend.process);
+    isClosed = true;
+    const lateComers = (await Promise.allSettled(starting)).flatMap((result) => {
+      if (result.status === "rejected") return [];
+      return "process" in result.value ? [result.value.process] : result.value.map((worker) => worker.process);
+    });
+    const processes = [...new Set([...workers.map((worker) => worker.process), ...lateComers])];
+    if (frontend !== undefined && !processes.includes(frontend.process)) processes.unshift(frontend.process);
     if (hasFailures()) {
       for (const each of processes) process.stderr.write(`end of the log of ${each.name}:\n${tail(each.log())}\n`);
     }
