@@ -1,10 +1,10 @@
 /**
  * The gate, step by step with times: everything that must hold before a change lands; with the argument "dynamo" or "kubernetes", the tests against
  * the real thing. Runs on past a failure, so that one run shows all of them, and closes with "N passed, M failed" (a static step counts as one, a
- * test suite as its tests).
+ * test suite as its tests). A step that takes longer than its limit is ended, with all it started, and has failed.
  */
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -13,7 +13,15 @@ interface Step {
   readonly command: readonly string[];
   /** Jest suites report their own counts. */
   readonly isSuite?: boolean;
+  /** Says of each test file when it is done: for suites that take many minutes. */
+  readonly tellsFiles?: boolean;
+  /** Several times what it takes on two idle cores. */
+  readonly limitMinutes?: number;
 }
+
+const defaultLimitMinutes = 10;
+/** From a suite's report to the end of its process: it goes on only when a test has left something open. */
+const lingersMs = 30_000;
 
 const node = process.execPath;
 const bin = (name: string) => join("node_modules", ".bin", name);
@@ -58,7 +66,7 @@ const gate: readonly Step[] = [
 
 function real(name: string, folder: string, options: readonly string[], launcher: readonly string[] = []): Step {
   const command = [...launcher, node, ...jest, "--config", `${folder}/jest.config.mjs`, ...options];
-  return { name, command, isSuite: true };
+  return { name, command, isSuite: true, tellsFiles: true, limitMinutes: 25 };
 }
 
 const inBand = "--runInBand";
@@ -98,22 +106,75 @@ const scratch = mkdtempSync(join(tmpdir(), "signalbox-check-"));
 const isTerminal = process.stdout.isTTY === true;
 const paint = (code: number, text: string) => (isTerminal ? `\u001b[${code}m${text}\u001b[0m` : text);
 
-function run(command: readonly string[]): Promise<{ readonly status: number; readonly output: string }> {
+/** The group of the step that runs; nothing between steps. */
+let endRunning: ((signal: NodeJS.Signals) => void) | undefined;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.once(signal, () => {
+    endRunning?.(signal);
+    process.kill(process.pid, signal);
+  });
+}
+
+/** In a process group of its own, so that nothing the step started outlives its limit or an interruption. */
+function run(
+  command: readonly string[],
+  { tellsFiles = false, limitMinutes = defaultLimitMinutes }: Step,
+  report: string,
+): Promise<{ readonly status: number; readonly output: string }> {
   const [program = "", ...args] = command;
   const environment = {
     ...process.env,
     PATH: `${join(process.cwd(), "node_modules/.bin")}:${process.env["PATH"] ?? ""}`,
   };
   return new Promise((resolve) => {
-    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment });
+    const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment, detached: true });
+    endRunning = (signal) => {
+      try {
+        process.kill(-(child.pid ?? Number.NaN), signal);
+      } catch {
+        // It is gone already.
+      }
+    };
     let output = "";
+    let told = 0;
     const keep = (chunk: Buffer): void => {
       output += chunk.toString();
+      if (!tellsFiles) return;
+      const whole = output.lastIndexOf("\n") + 1;
+      for (const line of output.slice(told, whole).matchAll(/^(?:PASS|FAIL) .*$/gm))
+        process.stdout.write(`  ${line[0]}\n`);
+      told = Math.max(told, whole);
     };
     child.stdout.on("data", keep);
     child.stderr.on("data", keep);
-    child.on("error", (error) => resolve({ status: 1, output: `${output}${String(error)}\n` }));
-    child.on("close", (status) => resolve({ status: status ?? 1, output }));
+    const kill = (why: string): void => {
+      output += `\n${why}\n`;
+      endRunning?.("SIGKILL");
+      // Of what left the group, something may still hold the pipes.
+      setTimeout(() => end(1), 5_000).unref();
+    };
+    const stuck = setTimeout(() => kill(`ended after ${limitMinutes} minutes, its limit`), limitMinutes * 60_000);
+    const watch = setInterval(() => {
+      if (!existsSync(report)) return;
+      clearInterval(watch);
+      lingering = setTimeout(
+        () => kill("all tests are over, and the process goes on: one of them has left something open"),
+        lingersMs,
+      );
+    }, 1_000);
+    let lingering: NodeJS.Timeout | undefined;
+    const end = (status: number): void => {
+      clearTimeout(stuck);
+      clearInterval(watch);
+      clearTimeout(lingering);
+      endRunning = undefined;
+      resolve({ status, output });
+    };
+    child.on("error", (error) => {
+      output += `${String(error)}\n`;
+      end(1);
+    });
+    child.on("close", (status) => end(status ?? 1));
   });
 }
 
@@ -137,10 +198,10 @@ let passed = 0;
 let failed = 0;
 for (const [index, step] of steps.entries()) {
   const startedAt = performance.now();
-  process.stdout.write(`[${index + 1}/${steps.length}] ${step.name} ... `);
+  process.stdout.write(`[${index + 1}/${steps.length}] ${step.name} ...${step.tellsFiles === true ? "\n" : " "}`);
   const report = join(scratch, `${index}.json`);
   const suite = step.isSuite ? ["--json", `--outputFile=${report}`] : [];
-  const { status, output } = await run([...step.command, ...suite]);
+  const { status, output } = await run([...step.command, ...suite], step, report);
   const counts = step.isSuite ? countsOf(report) : undefined;
   // A skipped test is a defect here: nothing passes by skipping.
   const stepFailed =
