@@ -1,5 +1,6 @@
 /** Makes one session per ext_proc stream and owns what they share: the byte budget, the one timer of all deadlines, and the drain. */
 import type { ByteAllowance, GrpcStream, GrpcStreamHandler } from "../net/grpc/transport.ts";
+import { MemberList } from "../pipeline/member-list.ts";
 import { ByteBudget } from "./byte-budget.ts";
 import { Session } from "./session.ts";
 import type { SessionDeps } from "./session-deps.ts";
@@ -32,19 +33,15 @@ export interface SessionFactory {
 
 export function createSessionFactory(deps: SessionDeps): SessionFactory {
   const shared = new SessionShared(deps);
-  const sessions = new Set<Session>();
+  const sessions = new MemberList<Session>();
   let closed = false;
-  const onGone = (session: Session): void => {
-    sessions.delete(session);
-  };
   // Coarse on purpose: a deadline of 90 s may be met half a second late.
   const stopSweeping = deps.clock.every(Math.min(500, Math.max(10, deps.limits.requestTimeoutMs / 20)), () =>
     shared.sweep(),
   );
   return {
     handler: (stream) => {
-      const session = new Session(stream, shared, onGone);
-      sessions.add(session);
+      const session = new Session(stream, shared, sessions);
       if (closed) session.shutDown();
       return session;
     },
@@ -61,15 +58,15 @@ export function createSessionFactory(deps: SessionDeps): SessionFactory {
     },
     releaseBodyless: () => {
       shared.releasing = true;
-      for (const session of sessions) shared.isolate(() => session.release());
+      for (const session of sessions.members()) shared.isolate(() => session.release());
     },
     close: () => {
       if (closed) return;
       closed = true;
       stopSweeping();
       // First: what an ended answer gives back is not to route a request that is refused a moment later.
-      for (const session of sessions) if (shared.waiting.has(session)) shared.isolate(() => session.shutDown());
-      for (const session of sessions) shared.isolate(() => session.shutDown());
+      for (const session of shared.waiting.members()) shared.isolate(() => session.shutDown());
+      for (const session of sessions.members()) shared.isolate(() => session.shutDown());
     },
   };
 }

@@ -1,4 +1,5 @@
 /** What all sessions of one server share: collaborators, the byte budget, the queue of deadlines, and whether the process is draining. */
+import { MemberList } from "../pipeline/member-list.ts";
 import { ByteBudget } from "./byte-budget.ts";
 import { type ConstantReplies, encodeConstantReplies } from "./replies.ts";
 import type { ModeLack, SessionDeps } from "./session-deps.ts";
@@ -7,6 +8,7 @@ import type { ModeLack, SessionDeps } from "./session-deps.ts";
 export interface Waiting {
   readonly deadlineMs: number;
   expire(): void;
+  shutDown(): void;
 }
 
 export class SessionShared {
@@ -14,7 +16,7 @@ export class SessionShared {
   readonly constants: ConstantReplies;
   readonly budget: ByteBudget;
   /** In the order of their deadlines, since all have the same time from their opening: only the oldest need a look. */
-  readonly waiting: Set<Waiting>;
+  readonly waiting: MemberList<Waiting>;
   /** From here on, streams that hide the body are ended with OK as soon as their request has left. */
   releasing: boolean;
   readonly #warned: Set<ModeLack>;
@@ -23,7 +25,7 @@ export class SessionShared {
     this.deps = deps;
     this.constants = encodeConstantReplies(deps.codec);
     this.budget = new ByteBudget(deps.limits.maxBufferedBytes);
-    this.waiting = new Set();
+    this.waiting = new MemberList();
     this.releasing = false;
     this.#warned = new Set();
   }
@@ -38,10 +40,11 @@ export class SessionShared {
   /** Expires every session whose deadline has passed. */
   sweep(): void {
     const nowMs = this.deps.clock.now();
-    for (const session of this.waiting) {
-      if (session.deadlineMs > nowMs) return;
-      this.waiting.delete(session);
-      this.isolate(() => session.expire());
+    for (let oldest = this.waiting.oldest; oldest !== undefined; oldest = this.waiting.oldest) {
+      const { member } = oldest;
+      if (member.deadlineMs > nowMs) return;
+      oldest.leave();
+      this.isolate(() => member.expire());
     }
   }
 

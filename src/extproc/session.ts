@@ -15,6 +15,7 @@ import {
   type UnreadableCause,
 } from "../net/grpc/transport.ts";
 import type { Decision, PendingDecision, Subset } from "../pipeline/contracts.ts";
+import type { MemberList, Place } from "../pipeline/member-list.ts";
 import { InferenceRequest } from "../request/inference-request.ts";
 import { opaqueBody, type ParsedBody } from "../request/parsed-body.ts";
 import { type Rejection, reject } from "../request/rejection.ts";
@@ -59,7 +60,10 @@ export class Session implements GrpcStreamHandler, Waiting {
   readonly deadlineMs: number;
   readonly #stream: GrpcStream;
   readonly #shared: SessionShared;
-  readonly #onGone: (session: Session) => void;
+  /** Among the open sessions, until the stream is gone. */
+  readonly #place: Place<Session>;
+  /** Among those that owe their request an answer. */
+  readonly #waiting: Place<Waiting>;
   readonly #buffer: RequestBuffer;
   #state: State;
   #requestMode: BodyMode;
@@ -85,10 +89,9 @@ export class Session implements GrpcStreamHandler, Waiting {
   /** What the trace is told, unless the answer knows better. */
   #failure: string | undefined;
 
-  constructor(stream: GrpcStream, shared: SessionShared, onGone: (session: Session) => void) {
+  constructor(stream: GrpcStream, shared: SessionShared, open: MemberList<Session>) {
     this.#stream = stream;
     this.#shared = shared;
-    this.#onGone = onGone;
     this.#buffer = new RequestBuffer();
     this.#state = "opened";
     this.#requestMode = "FULL_DUPLEX_STREAMED";
@@ -109,7 +112,8 @@ export class Session implements GrpcStreamHandler, Waiting {
     this.#trailersReplied = false;
     this.#failure = undefined;
     this.deadlineMs = this.#receivedAtMs + shared.deps.limits.requestTimeoutMs;
-    shared.waiting.add(this);
+    this.#place = open.enter(this);
+    this.#waiting = shared.waiting.enter(this);
   }
 
   message(bytes: Buffer): void {
@@ -147,7 +151,7 @@ export class Session implements GrpcStreamHandler, Waiting {
     const trace = this.#trace;
     this.#trace = undefined;
     if (trace !== undefined) this.#shared.isolate(() => trace.end(this.#failure ?? this.#answer?.failure));
-    this.#onGone(this);
+    this.#place.leave();
   }
 
   /** The deadline of the request phase has passed. */
@@ -409,7 +413,7 @@ export class Session implements GrpcStreamHandler, Waiting {
     if (headers === undefined || request === undefined) return;
     const answer = new AnswerPhase(this.#stream, shared, this.#responseMode, decision.exchange);
     this.#answer = answer;
-    shared.waiting.delete(this);
+    this.#waiting.leave();
     this.#state = "forwarded";
     if (this.#bodyEnd === "headers" || this.#bodyEnd === "hidden") {
       const changes = this.#changes(decision, headers, -1);
@@ -469,7 +473,7 @@ export class Session implements GrpcStreamHandler, Waiting {
     if (answer === undefined) {
       answer = new AnswerPhase(this.#stream, this.#shared, this.#responseMode, undefined);
       this.#answer = answer;
-      this.#shared.waiting.delete(this);
+      this.#waiting.leave();
       this.#state = "forwarded";
     }
     this.#replied = true;
@@ -557,7 +561,7 @@ export class Session implements GrpcStreamHandler, Waiting {
 
   #over(): void {
     this.#state = "over";
-    this.#shared.waiting.delete(this);
+    this.#waiting.leave();
     this.#dropBody();
   }
 

@@ -24,6 +24,7 @@ import type { DecisionRecording } from "./decision-sink.ts";
 import type { PipelineDependencies } from "./dependencies.ts";
 import { errorCodeOf, type RoutedExchange } from "./exchange.ts";
 import { HeaderList } from "./header-list.ts";
+import type { MemberList, Place } from "./member-list.ts";
 import { pickedByProfile, type Scheduled, scoresOf } from "./outcome.ts";
 import type { PlanHooks } from "./plan-hooks.ts";
 import { Production } from "./production.ts";
@@ -46,7 +47,6 @@ export interface DecidingOwner {
     readonly hooks: PlanHooks;
     readonly recording: DecisionRecording | undefined;
   }): RoutedExchange;
-  settled(deciding: Deciding): void;
 }
 
 export class Deciding implements PendingDecision {
@@ -56,6 +56,7 @@ export class Deciding implements PendingDecision {
   readonly #owner: DecidingOwner;
   readonly #dependencies: PipelineDependencies;
   #done: ((decision: Decision) => void) | undefined;
+  #place: Place<Deciding> | undefined;
   #isRouted = false;
   #recording: DecisionRecording | undefined;
   #waiting: WaitingAdmission | undefined;
@@ -81,8 +82,10 @@ export class Deciding implements PendingDecision {
     hooks.retain();
   }
 
-  start(): void {
+  /** Among `undecided` for as long as it waits. */
+  start(undecided: MemberList<Deciding>): void {
     this.#guarded(() => this.#route());
+    if (this.#done !== undefined) this.#place = undecided.enter(this);
   }
 
   cancel(cause: EndCause): void {
@@ -319,7 +322,7 @@ export class Deciding implements PendingDecision {
     this.#plan = undefined;
     plan?.abandoned();
     this.#hooks.release();
-    this.#owner.settled(this);
+    this.#place?.leave();
   }
 
   /** Outcomes are values; what is thrown here is a fault of ours, which must end this request and no other. */

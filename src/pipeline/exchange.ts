@@ -10,12 +10,14 @@ import type { RequestRecord } from "../telemetry/request-metrics.ts";
 import type { Exchange, Header } from "./contracts.ts";
 import type { DecisionRecording } from "./decision-sink.ts";
 import { HeaderList } from "./header-list.ts";
+import type { MemberList, Place } from "./member-list.ts";
 import type { PlanHooks } from "./plan-hooks.ts";
 
 /** What the exchange needs of the pipeline that opened it. */
 export interface ExchangeOwner {
+  /** In the order they were opened. */
+  readonly open: MemberList<RoutedExchange>;
   now(): number;
-  closed(exchange: RoutedExchange): void;
 }
 
 export interface ExchangeInit {
@@ -66,6 +68,7 @@ export class RoutedExchange implements Exchange {
   readonly #assignment: Assignment;
   readonly #hooks: PlanHooks;
   readonly #owner: ExchangeOwner;
+  readonly #place: Place<RoutedExchange>;
   readonly #record: RequestRecord | undefined;
   readonly #recording: DecisionRecording | undefined;
   #phase: number = phases.assigned;
@@ -86,6 +89,7 @@ export class RoutedExchange implements Exchange {
     this.#record = init.record;
     this.#recording = init.recording;
     this.#streams = init.request.parsed.stream;
+    this.#place = init.owner.open.enter(this);
     this.#hooks.retain();
   }
 
@@ -144,7 +148,7 @@ export class RoutedExchange implements Exchange {
       this.#recording?.ended(settled, this.#usage, durationMs);
     } finally {
       this.#hooks.release();
-      this.#owner.closed(this);
+      this.#place.leave();
     }
   }
 

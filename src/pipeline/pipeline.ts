@@ -11,6 +11,7 @@ import type { Decision, PendingDecision, Pipeline, Subset } from "./contracts.ts
 import { Deciding, type DecidingOwner } from "./deciding.ts";
 import type { PipelineDependencies } from "./dependencies.ts";
 import { type ExchangeInit, type ExchangeOwner, RoutedExchange } from "./exchange.ts";
+import { MemberList } from "./member-list.ts";
 import { PlanHooks } from "./plan-hooks.ts";
 import { noCandidates, unroutedLabels } from "./refusals.ts";
 import { allowedEndpoints } from "./subset.ts";
@@ -42,8 +43,8 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
   readonly dependencies: PipelineDependencies;
   readonly #hooks = new WeakMap<SchedulingPlan, PlanHooks>();
   /** In the order they were opened, so that reaping stops at the first young one. */
-  readonly #open = new Set<RoutedExchange>();
-  readonly #deciding = new Set<Deciding>();
+  readonly open = new MemberList<RoutedExchange>();
+  readonly #deciding = new MemberList<Deciding>();
   #reaped = 0;
 
   constructor(dependencies: PipelineDependencies) {
@@ -51,11 +52,11 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
   }
 
   get openExchanges(): number {
-    return this.#open.size;
+    return this.open.size;
   }
 
   visitOpen(visit: (request: InferenceRequest, destination: Endpoint) => void): void {
-    for (const exchange of this.#open) visit(exchange.request, exchange.destination);
+    for (const exchange of this.open.members()) visit(exchange.request, exchange.destination);
   }
 
   get pendingDecisions(): number {
@@ -69,8 +70,7 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
   decide(request: InferenceRequest, subset: Subset, done: (decision: Decision) => void): PendingDecision {
     this.dependencies.noteTraffic();
     const deciding = new Deciding(request, subset, this.#hooksOf(this.dependencies.plan()), this, done);
-    this.#deciding.add(deciding);
-    deciding.start();
+    deciding.start(this.#deciding);
     return deciding;
   }
 
@@ -84,7 +84,7 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
       return { kind: "rejected", rejection: noCandidates };
     }
     const assignment = bodylessAssignment(destination);
-    const exchange = this.#openWith({
+    const exchange = new RoutedExchange({
       request,
       assignment,
       destination,
@@ -103,7 +103,7 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
   reap(maxAgeMs: number): number {
     const oldestMs = this.dependencies.now() - maxAgeMs;
     let reaped = 0;
-    for (const exchange of this.#open) {
+    for (const exchange of this.open.members()) {
       if (exchange.openedAtMs > oldestMs) break;
       exchange.end({ kind: "error" });
       reaped += 1;
@@ -118,8 +118,8 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
   }
 
   close(): Promise<void> {
-    for (const deciding of this.#deciding) deciding.cancel({ kind: "shutdown" });
-    for (const exchange of this.#open) exchange.end({ kind: "shutdown" });
+    for (const deciding of this.#deciding.members()) deciding.cancel({ kind: "shutdown" });
+    for (const exchange of this.open.members()) exchange.end({ kind: "shutdown" });
     return Promise.resolve();
   }
 
@@ -138,21 +138,7 @@ class PlanPipeline implements RunningPipeline, DecidingOwner, ExchangeOwner {
       priority: request.priority,
     };
     const record = this.dependencies.metrics.started(labels, request.body.length);
-    return this.#openWith({ request, assignment, destination, hooks, owner: this, record, recording });
-  }
-
-  closed(exchange: RoutedExchange): void {
-    this.#open.delete(exchange);
-  }
-
-  settled(deciding: Deciding): void {
-    this.#deciding.delete(deciding);
-  }
-
-  #openWith(init: ExchangeInit): RoutedExchange {
-    const exchange = new RoutedExchange(init);
-    this.#open.add(exchange);
-    return exchange;
+    return new RoutedExchange({ request, assignment, destination, hooks, owner: this, record, recording });
   }
 
   #hooksOf(plan: SchedulingPlan): PlanHooks {

@@ -40,7 +40,7 @@ export interface StreamOwner {
   streamClosed(stream: Http2GrpcStream): void;
 }
 
-type OwnedStream = ServerHttp2Stream & { [owned]: Http2GrpcStream };
+type OwnedStream = ServerHttp2Stream & { [owned]: Http2GrpcStream | undefined };
 const owned = Symbol("grpc stream");
 
 export class Http2GrpcStream implements GrpcStream, MessageSink {
@@ -109,6 +109,7 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     const stream = this.stream as OwnedStream;
     stream[owned] = this;
     stream._destroy = destroyReset;
+    stream.push = handOver;
     stream.on("data", onData);
     stream.on("end", onEnd);
     stream.on("error", onStreamError);
@@ -318,6 +319,8 @@ export class Http2GrpcStream implements GrpcStream, MessageSink {
     }
     this.handler = undefined;
     this.owner.streamClosed(this);
+    // node keeps streams in a Map, whose old tables keep closed ones for a while (member-list.ts of the pipeline tells why).
+    (this.stream as OwnedStream)[owned] = undefined;
   }
 
   private closeCause(): StreamCloseCause {
@@ -343,6 +346,17 @@ function destroyReset(this: ServerHttp2Stream, error: Error | null, callback: (e
   (Object.getPrototypeOf(this) as ServerHttp2Stream)._destroy.call(this, isReset ? resetByClient : error, callback);
 }
 
+/**
+ * Takes what node has read without its queue: nothing here is ever paused, and a queue that is always empty costs each chunk a tick and a call into the
+ * HTTP/2 library that asks for more. Its queue keeps what came with the headers, before there was this; `data` brings that in this very tick, before
+ * anything more is read. The end of the stream goes through it too.
+ */
+function handOver(this: ServerHttp2Stream, chunk: unknown): boolean {
+  if (chunk === null) return (Object.getPrototypeOf(this) as ServerHttp2Stream).push.call(this, null);
+  onData.call(this, chunk as Buffer);
+  return true;
+}
+
 function flush(stream: Http2GrpcStream): void {
   stream.flush();
 }
@@ -363,20 +377,20 @@ function cancelQuietly(stream: ServerHttp2Stream): void {
 }
 
 function onData(this: ServerHttp2Stream, chunk: Buffer): void {
-  (this as OwnedStream)[owned].received(chunk);
+  (this as OwnedStream)[owned]?.received(chunk);
 }
 
 function onEnd(this: ServerHttp2Stream): void {
-  (this as OwnedStream)[owned].peerEnded();
+  (this as OwnedStream)[owned]?.peerEnded();
 }
 
 /** A reset or a lost connection: `close` follows and says so. */
 function onStreamError(): void {}
 
 function onClose(this: ServerHttp2Stream): void {
-  (this as OwnedStream)[owned].streamClosed();
+  (this as OwnedStream)[owned]?.streamClosed();
 }
 
 function onWantTrailers(this: ServerHttp2Stream): void {
-  (this as OwnedStream)[owned].wantTrailers();
+  (this as OwnedStream)[owned]?.wantTrailers();
 }
