@@ -2,7 +2,7 @@
  * Counts requests and tokens in flight per endpoint: booked when a request is assigned, its prompt released at the first byte, the rest at the end,
  * whatever the end. The bookings of a request have one owner, which lives as long as the request does.
  */
-import type { InferenceRequest } from "../../request/inference-request.ts";
+import { AttributeKey, type InferenceRequest } from "../../request/inference-request.ts";
 import { type PrefixMatch, prefixMatchKey, type UncachedTokens, uncachedTokensKey } from "../attributes.ts";
 import type { Endpoint } from "../endpoint.ts";
 import type { PluginContext, PluginDefinition } from "../plugin.ts";
@@ -35,7 +35,8 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
   readonly #parameters: InflightLoadParameters;
   readonly #endpoints: Pick<EndpointStoreView, "book">;
   readonly #matchKey: ReturnType<typeof prefixMatchKey>;
-  readonly #bookings = new WeakMap<InferenceRequest, Bookings>();
+  /** Undefined once they are released. */
+  readonly #bookings = new AttributeKey<Bookings | undefined>("inflight-load/bookings");
 
   constructor(parameters: InflightLoadParameters, endpoints: Pick<EndpointStoreView, "book">) {
     this.#parameters = parameters;
@@ -49,12 +50,12 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
 
   assigned(request: InferenceRequest, assignment: Assignment): void {
     const destination = assignment.destinations[0];
-    if (destination === undefined || this.#bookings.has(request)) return;
+    if (destination === undefined || request.attribute(this.#bookings) !== undefined) return;
     const outputTokens = this.#estimateOutput(request);
     const prefill = assignment.byProfile.get("prefill")?.[0];
     const isSplit = prefill !== undefined && prefill !== destination;
     const promptTokens = isSplit ? 0 : uncachedTokens(request, destination);
-    this.#bookings.set(request, {
+    request.setAttribute(this.#bookings, {
       destination: this.#endpoints.book(destination, promptTokens + outputTokens),
       endpoint: destination,
       promptTokens,
@@ -65,7 +66,7 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
 
   /** What an open request holds now, endpoint by endpoint; nothing for one that this producer did not book. */
   visitBookings(request: InferenceRequest, visit: (endpoint: Endpoint, tokens: number) => void): void {
-    const bookings = this.#bookings.get(request);
+    const bookings = request.attribute(this.#bookings);
     if (bookings === undefined) return;
     visit(bookings.endpoint, bookings.promptTokens + bookings.outputTokens);
     if (bookings.prefill !== undefined) visit(bookings.prefill.endpoint, bookings.prefill.tokens);
@@ -85,7 +86,7 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
     const { served } = response;
     if (served === undefined || served === assignment.destinations[0]?.hostPort) return;
     const fallback = assignment.destinations.find((endpoint) => endpoint.hostPort === served);
-    const bookings = this.#bookings.get(request);
+    const bookings = request.attribute(this.#bookings);
     if (fallback === undefined || bookings === undefined) return;
     bookings.destination.release();
     bookings.promptTokens = bookings.prefill === undefined ? uncachedTokens(request, fallback) : 0;
@@ -95,7 +96,7 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
 
   /** An approximate first byte counts too: response headers follow the prefill in every engine that streams. */
   firstByte(request: InferenceRequest): void {
-    const bookings = this.#bookings.get(request);
+    const bookings = request.attribute(this.#bookings);
     if (bookings === undefined) return;
     bookings.destination.releaseTokens(bookings.promptTokens);
     bookings.promptTokens = 0;
@@ -104,9 +105,9 @@ export class InflightLoadProducer implements DataProducer, RequestObserver {
   }
 
   ended(request: InferenceRequest): void {
-    const bookings = this.#bookings.get(request);
+    const bookings = request.attribute(this.#bookings);
     if (bookings === undefined) return;
-    this.#bookings.delete(request);
+    request.setAttribute(this.#bookings, undefined);
     bookings.destination.release();
     bookings.prefill?.booking.release();
   }
