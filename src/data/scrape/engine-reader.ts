@@ -29,7 +29,7 @@ export class EngineReader implements SampleSink {
   }
 
   read(endpoint: Endpoint, page: Buffer, nowMs: number, sink: ScrapeSink): ReadOutcome {
-    const wasSearched = this.#finder.read(page, this);
+    const wasSearched = this.#finder.read(page, nowMs, this);
     const missing = this.#missing();
     const { required } = this.#map;
     if (required.length > 0 && missing.length === required.length) {

@@ -27,7 +27,7 @@ export class Sample {
  * Reads the rest of a sample line whose metric name ends at `at`. Returns false when the line is malformed or its value is no number (NaN
  * included): there is nothing to count then.
  */
-export function readSample(page: Uint8Array, at: number, sample: Sample): boolean {
+export function readSample(page: Buffer, at: number, sample: Sample): boolean {
   let position = skipBlanks(page, at);
   sample.labelsStart = position;
   sample.labelsEnd = position;
@@ -50,7 +50,7 @@ export function readSample(page: Uint8Array, at: number, sample: Sample): boolea
   return isLineEnd(page[restStart]) || page[restStart] === hash || hasOnlyTimestamp(page, restStart);
 }
 
-function hasOnlyTimestamp(page: Uint8Array, start: number): boolean {
+function hasOnlyTimestamp(page: Buffer, start: number): boolean {
   const end = tokenEnd(page, start);
   if (Number.isNaN(parseNumber(page, start, end))) return false;
   const after = skipBlanks(page, end);
@@ -102,7 +102,7 @@ function isLineEnd(byte: number | undefined): boolean {
  * A decimal number, with exponent or without, or an infinity; NaN for anything else. Up to 15 digits and a scale of at most 22 are computed
  * exactly in doubles (both factors are exact, one rounding); the rest goes the long way.
  */
-export function parseNumber(bytes: Uint8Array, start: number, end: number): number {
+export function parseNumber(bytes: Buffer, start: number, end: number): number {
   let at = start;
   const isNegative = bytes[at] === 45;
   if (isNegative || bytes[at] === 43) at++;
@@ -131,9 +131,9 @@ const infinity = /^([+-]?)inf(?:inity)?$/i;
 /** Longer than any number an engine writes; bounds the work on a lying page. */
 const maxNumberLength = 400;
 
-function parseSlowly(bytes: Uint8Array, start: number, end: number): number {
+function parseSlowly(bytes: Buffer, start: number, end: number): number {
   if (end - start > maxNumberLength) return Number.NaN;
-  const text = String.fromCharCode(...bytes.subarray(start, end));
+  const text = bytes.toString("latin1", start, end);
   if (decimal.test(text)) return Number(text);
   const sign = infinity.exec(text)?.[1];
   if (sign === undefined) return Number.NaN;

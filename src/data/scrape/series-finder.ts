@@ -1,7 +1,7 @@
 /**
  * Finds the samples of a few metric names in a page without reading the rest of it. A metrics page hardly changes its shape between two
- * scrapes, so the finder remembers where each run of lines of a name began and looks there first; when one is not there, and every so many
- * pages in any case, it searches the whole page.
+ * scrapes, so the finder remembers where each run of lines of a name began and looks there first; when one is not there, and every two
+ * seconds in any case, it searches the whole page.
  */
 import { readSample, Sample } from "./exposition.ts";
 
@@ -18,8 +18,8 @@ export interface WantedName {
   readonly isConstant: boolean;
 }
 
-/** A name that appears anew, or again elsewhere in the page, is seen after at most this many pages. */
-const pagesPerSearch = 16;
+/** A name that appears anew, or again elsewhere in the page, is seen in the first page after this time. A search costs as much as reading seven pages. */
+const searchEveryMs = 2_000;
 /** How far before its expected place a run is looked for. */
 const searchBackBytes = 512;
 
@@ -43,7 +43,7 @@ export class SeriesFinder {
   readonly #sample = new Sample();
   /** In page order, constant names left out. */
   #runs: readonly Run[] = [];
-  #pagesUntilSearch = 0;
+  #searchAtMs = Number.NEGATIVE_INFINITY;
   #linesLeft = 0;
 
   constructor(names: readonly WantedName[]) {
@@ -53,17 +53,15 @@ export class SeriesFinder {
   }
 
   /**
-   * Tells the sink every sample of the wanted names. Returns whether the whole page was searched, constant names included.
+   * Tells the sink every sample of the wanted names. Returns whether the whole page was searched, constant names included. `nowMs` is of a
+   * monotonic clock.
    */
-  read(page: Buffer, sink: SampleSink): boolean {
+  read(page: Buffer, nowMs: number, sink: SampleSink): boolean {
     sink.begin();
-    if (this.#pagesUntilSearch > 0 && this.#readAtKnownPlaces(page, sink)) {
-      this.#pagesUntilSearch--;
-      return false;
-    }
+    if (nowMs < this.#searchAtMs && this.#readAtKnownPlaces(page, sink)) return false;
     sink.begin();
     this.#search(page, sink);
-    this.#pagesUntilSearch = pagesPerSearch - 1;
+    this.#searchAtMs = nowMs + searchEveryMs;
     return true;
   }
 
