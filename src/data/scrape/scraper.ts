@@ -81,8 +81,12 @@ const mostPollsPerTick = 250;
 const mostPollsPerMs = 5;
 /** Requests that take too long are found at ticks, so there is at least one this often. */
 const maxTickMs = 250;
-/** While more is due than may be in flight. */
+/** While more is due than may be in flight, or than one tick has time for. */
 const crowdedTickMs = 10;
+/** Connecting takes several times as long as asking again: when a whole fleet is new, a tick stops here and leaves the event loop to requests. */
+const mostTickMs = 4;
+/** Polls begun between two looks at the clock. */
+const pollsPerLook = 8;
 
 class ScrapeLoop implements Scraper {
   readonly #store: EndpointStoreView & ScrapeSink;
@@ -196,7 +200,13 @@ class ScrapeLoop implements Scraper {
       for (const poller of pollers) if (poller.isBusy(nowMs)) room--;
     }
     let left = this.#pollers.size;
+    const endMs = nowMs + mostTickMs;
+    let untilLook = pollsPerLook;
     for (; left > 0 && room > 0; left--) {
+      if (untilLook <= 0) {
+        if (this.#now() > endMs) break;
+        untilLook = pollsPerLook;
+      }
       let next = this.#turns.next();
       if (next.done === true) {
         this.#turns = this.#pollers.values();
@@ -206,6 +216,7 @@ class ScrapeLoop implements Scraper {
         if (!poller.isDue(horizonMs, intervalMs)) continue;
         poller.poll(nowMs, intervalMs);
         room--;
+        untilLook--;
       }
     }
     this.#isCrowded = left > 0;

@@ -1,7 +1,7 @@
 /** The scrape loop and its pollers against real engines' pages on the loopback interface. */
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { afterEach, describe, expect, it } from "@jest/globals";
+import { afterEach, describe, expect, it, jest } from "@jest/globals";
 import { type Endpoint, endpointName } from "../../../../src/data/endpoint.ts";
 import { createEndpointStore, type EndpointStore } from "../../../../src/data/endpoint-store.ts";
 import { createCoreMetricsExtractor } from "../../../../src/data/scrape/core-metrics-extractor.ts";
@@ -160,6 +160,37 @@ describe("the scraper", () => {
     await until(() => scraper.status().every(({ polls, failures }) => polls - failures >= 3));
     expect(most).toBeLessThanOrEqual(4);
     expect(most).toBeGreaterThan(1);
+  });
+
+  it("begins no more at once than takes a few milliseconds, and goes on a moment later", () => {
+    jest.useFakeTimers({
+      advanceTimers: false,
+      doNotFake: ["nextTick", "performance", "setImmediate", "queueMicrotask"],
+    });
+    cleanups.push(() => void jest.useRealTimers());
+    const store = createEndpointStore();
+    for (let index = 0; index < 300; index++) add(store, `e${index}`, 9);
+    // A clock on which every look costs a millisecond.
+    let nowMs = 0;
+    const scraper = createScraper({
+      store,
+      bindings: [coreBinding],
+      options: { ...quick, refreshIntervalMs: 10_000, maxInFlight: 1_000, timeoutMs: 60_000 },
+      counters: { pollFailed: () => {}, extractFailed: () => {} },
+      now: () => nowMs++,
+    });
+    cleanups.push(() => scraper.close());
+    scraper.start();
+    const begun = (): number => scraper.status().reduce((sum, { polls }) => sum + polls, 0);
+    jest.advanceTimersByTime(0);
+    const first = begun();
+    expect(first).toBeGreaterThanOrEqual(8);
+    expect(first).toBeLessThanOrEqual(64);
+    for (let passedMs = 0; passedMs < 300; passedMs += 10) jest.advanceTimersByTime(10);
+    expect(begun()).toBeGreaterThan(200);
+    // The others had a later tick of the interval.
+    jest.advanceTimersByTime(10_000);
+    expect(begun()).toBe(300);
   });
 
   it("polls the others although as many as may be in flight never answer", async () => {
