@@ -348,11 +348,13 @@ function destroyReset(this: ServerHttp2Stream, error: Error | null, callback: (e
 
 /**
  * Takes what node has read without its queue: nothing here is ever paused, and a queue that is always empty costs each chunk a tick and a call into the
- * HTTP/2 library that asks for more. Its queue keeps what came with the headers, before there was this; `data` brings that in this very tick, before
- * anything more is read. The end of the stream goes through it too.
+ * HTTP/2 library that asks for more. What came with the headers, before there was this, waits in the queue until `data` brings it; so does what comes
+ * after it meanwhile, and the end of the stream.
  */
 function handOver(this: ServerHttp2Stream, chunk: unknown): boolean {
-  if (chunk === null) return (Object.getPrototypeOf(this) as ServerHttp2Stream).push.call(this, null);
+  if (chunk === null || this.readableLength > 0) {
+    return (Object.getPrototypeOf(this) as ServerHttp2Stream).push.call(this, chunk);
+  }
   onData.call(this, chunk as Buffer);
   return true;
 }
