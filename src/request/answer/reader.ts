@@ -3,10 +3,10 @@ import type { AnswerReader, AnswerReaderOptions } from "../answer-reader.ts";
 import type { Usage } from "../usage.ts";
 import { ModelRestorer } from "./model-restorer.ts";
 import { mergeCounts, parseCounts, type UsageCounts, usageFrom } from "./usage-fields.ts";
-import { UsageScanner } from "./usage-scanner.ts";
+import { scannedKey, UsageScanner } from "./usage-scanner.ts";
 
-const usageKey = Buffer.from('"usage"');
-const metaInfoKey = Buffer.from('"meta_info"');
+const usageKey = scannedKey('"usage"');
+const metaInfoKey = scannedKey('"meta_info"');
 
 /** Memory is bounded whatever the answer's length: one usage object of at most 64 KiB, and a held tail of some hundred bytes. */
 export function createAnswerReader(options: AnswerReaderOptions): AnswerReader {

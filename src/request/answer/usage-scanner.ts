@@ -18,9 +18,23 @@ const colon = 1;
 const value = 2;
 const inside = 3;
 
+/** A key made ready once for all answers. */
+export interface ScannedKey {
+  readonly bytes: Buffer;
+  /** By the byte under the key's last: how far the key moves on (Horspool's search). */
+  readonly shifts: Uint8Array;
+}
+
+/** `key` with its quotes. */
+export function scannedKey(key: string): ScannedKey {
+  const bytes = Buffer.from(key);
+  const shifts = new Uint8Array(256).fill(bytes.length);
+  for (let at = 0; at < bytes.length - 1; at++) shifts[bytes[at] ?? 0] = bytes.length - 1 - at;
+  return { bytes, shifts };
+}
+
 export class UsageScanner {
   readonly #key: Buffer;
-  /** By the byte under the key's last: how far the key moves on (Horspool's search). */
   readonly #shifts: Uint8Array;
   readonly #found: (json: string) => void;
   #state = searching;
@@ -36,11 +50,10 @@ export class UsageScanner {
   #head: Buffer[] = [];
   #headBytes = 0;
 
-  /** `key` with its quotes. `found` gets the text of each object that is the value of that key. */
-  constructor(key: Buffer, found: (json: string) => void) {
-    this.#key = key;
-    this.#shifts = new Uint8Array(256).fill(key.length);
-    for (let at = 0; at < key.length - 1; at++) this.#shifts[key[at] ?? 0] = key.length - 1 - at;
+  /** `found` gets the text of each object that is the value of that key. */
+  constructor({ bytes, shifts }: ScannedKey, found: (json: string) => void) {
+    this.#key = bytes;
+    this.#shifts = shifts;
     this.#found = found;
   }
 

@@ -254,6 +254,19 @@ describe("an answer reader", () => {
     );
   });
 
+  it("finds usage at every place of a piece, small or large", () => {
+    const usage = '"usage":{"prompt_tokens":7}';
+    for (const size of [2_040, 2_048, 2_049, 2_060]) {
+      for (let at = 0; at <= size - usage.length; at += 11) {
+        const text = `${'u"e'.repeat(size).slice(0, Math.max(at - 1, 0))}${at > 0 ? "," : ""}${usage}`.padEnd(
+          size,
+          '"usag ',
+        );
+        expect(read({ ...plain, restoreModel: undefined }, [Buffer.from(text)]).usage).toEqual(counts(7));
+      }
+    }
+  });
+
   it("passes over a usage object of more than 64 KiB and finds the next", () => {
     const huge = `{"usage":{"x":"${"y".repeat(70_000)}","prompt_tokens":1}}`;
     const bytes = Buffer.from(`${huge}{"usage":{"prompt_tokens":2}}`);
