@@ -3,7 +3,8 @@
  * the real thing. Runs on past a failure, so that one run shows all of them, and closes with "N passed, M failed" (a static step counts as one, a
  * test suite as its tests). A step that takes longer than its limit is ended, with all it started, and has failed.
  */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -103,6 +104,7 @@ const suites: Readonly<Record<string, (only: readonly string[]) => readonly Step
 };
 const steps = suites[process.argv[2] ?? ""]?.(process.argv.slice(3)) ?? gate;
 const scratch = mkdtempSync(join(tmpdir(), "signalbox-check-"));
+const propertySeed = process.env["SIGNALBOX_PROPERTY_SEED"] ?? seedOfCommit();
 const isTerminal = process.stdout.isTTY === true;
 const paint = (code: number, text: string) => (isTerminal ? `\u001b[${code}m${text}\u001b[0m` : text);
 
@@ -125,6 +127,7 @@ function run(
   const environment = {
     ...process.env,
     PATH: `${join(process.cwd(), "node_modules/.bin")}:${process.env["PATH"] ?? ""}`,
+    SIGNALBOX_PROPERTY_SEED: propertySeed,
   };
   return new Promise((resolve) => {
     const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"], env: environment, detached: true });
@@ -178,6 +181,17 @@ function run(
   });
 }
 
+/** By what is committed: the same cases wherever a commit is tried again, other ones with each new commit. */
+function seedOfCommit(): string {
+  let tree = "";
+  try {
+    tree = execFileSync("git", ["rev-parse", "HEAD^{tree}"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+  } catch {
+    // An unpacked archive has no commit: one seed will do.
+  }
+  return String(createHash("sha256").update(tree.trim()).digest().readInt32BE());
+}
+
 function countsOf(
   report: string,
 ): { readonly passed: number; readonly failed: number; readonly skipped: number } | undefined {
@@ -215,5 +229,6 @@ for (const [index, step] of steps.entries()) {
   if (stepFailed > 0) process.stdout.write(`${output.replace(/^\{"numFailedTestSuites".*$/m, "")}\n`);
 }
 rmSync(scratch, { recursive: true, force: true });
+if (failed > 0) process.stdout.write(`\nproperty tests ran with SIGNALBOX_PROPERTY_SEED=${propertySeed}\n`);
 process.stdout.write(`\n${passed} passed, ${failed} failed\n`);
 process.exitCode = failed === 0 ? 0 : 1;

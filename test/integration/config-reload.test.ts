@@ -3,7 +3,6 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unlinkSync, wr
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { Configuration } from "../../src/app/configuration.ts";
 import { createPluginRegistry } from "../../src/app/plugins.ts";
 import type { PluginRegistry } from "../../src/config/complete-config.ts";
@@ -11,6 +10,7 @@ import type { Loaded } from "../../src/config/instantiate.ts";
 import { createEndpointStore } from "../../src/data/endpoint-store.ts";
 import type { PluginDefinition } from "../../src/scheduling/contracts.ts";
 import { type Logger, silentLogger } from "../../src/telemetry/log.ts";
+import fc from "../properties.ts";
 import { eventually } from "../stack.ts";
 
 const builtIn = createPluginRegistry();

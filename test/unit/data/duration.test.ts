@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { formatBytes, formatDuration, parseBytes, parseDuration } from "../../../src/data/duration.ts";
+import fc from "../../properties.ts";
 
 describe("a duration in Go's syntax", () => {
   it.each([

@@ -1,9 +1,9 @@
 /** The endpoint store against a Map model, its snapshots, slots and load counters. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { type Endpoint, endpointName, noMetrics } from "../../../src/data/endpoint.ts";
 import { createEndpointStore, type EndpointSpec } from "../../../src/data/endpoint-store.ts";
 import { silentLogger } from "../../../src/telemetry/log.ts";
+import fc from "../../properties.ts";
 
 function spec(name: string, address = "10.0.0.1", port = 8000, labels: Record<string, string> = {}): EndpointSpec {
   return { namespace: "default", name, address, port, labels: new Map(Object.entries(labels)) };

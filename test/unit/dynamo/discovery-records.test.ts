@@ -1,13 +1,13 @@
 /** Records as Dynamo 1.6.1 wrote them: read whole, written alike, and never trusted. */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { encodeModelRecord, encodeRecord } from "../../../src/dynamo/encode-record.ts";
 import { instanceIdOfPod } from "../../../src/dynamo/instance-id.ts";
 import { maxRecordBytes, parseRecord } from "../../../src/dynamo/parse-record.ts";
 import { encodeExactJson, type JsonObject, parseExactJson } from "../../../src/dynamo/record-json.ts";
 import { bucketOf, fileNameOf, keyOf, pathOfFileName } from "../../../src/dynamo/record-keys.ts";
 import type { DynamoRecord, EventChannelRecord } from "../../../src/dynamo/records.ts";
+import fc from "../../properties.ts";
 
 interface Fixture {
   readonly layouts: Readonly<

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { RequestBuffer } from "../../../src/extproc/request-buffer.ts";
+import fc from "../../properties.ts";
 
 describe("the request buffer", () => {
   it("hands a single chunk out as the same view", () => {

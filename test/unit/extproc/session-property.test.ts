@@ -1,7 +1,7 @@
 /** Whatever a gateway sends in whatever order, a session keeps its promises. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { BodyMode } from "../../../src/extproc/messages.ts";
+import fc from "../../properties.ts";
 import { endsOf, type Harness, harness, type Opened, postHeaders } from "./session-harness.ts";
 
 const modes: readonly BodyMode[] = ["NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED", "GRPC"];

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { EndCause, RequestObserver } from "../../../src/data/producer.ts";
 import type { Exchange } from "../../../src/pipeline/contracts.ts";
 import { createPipeline, type RunningPipeline } from "../../../src/pipeline/pipeline.ts";
+import fc from "../../properties.ts";
 import { type FakeWorld, named, plan, request, world } from "./fakes.ts";
 
 function open(

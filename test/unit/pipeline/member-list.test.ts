@@ -1,7 +1,7 @@
 /** Members that come, stay and leave in any order, beside a Set. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { MemberList, type Place } from "../../../src/pipeline/member-list.ts";
+import fc from "../../properties.ts";
 
 describe("a list of members", () => {
   it("has those who came and have not left, in the order in which they came", () => {

@@ -1,10 +1,10 @@
 /** Decisions that wait: for producers, for admission, and over a change of configuration. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { DataProducer, EndCause } from "../../../src/data/producer.ts";
 import type { Decision } from "../../../src/pipeline/contracts.ts";
 import { createPipeline } from "../../../src/pipeline/pipeline.ts";
 import { type Rejection, reject } from "../../../src/request/rejection.ts";
+import fc from "../../properties.ts";
 import { endpoint, named, plan, request, world } from "./fakes.ts";
 
 /** Lets promises that are settled reach those who wait for them. */

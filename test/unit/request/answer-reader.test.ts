@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { createAnswerReader } from "../../../src/request/answer/reader.ts";
 import type { AnswerReaderOptions } from "../../../src/request/answer-reader.ts";
 import type { Usage } from "../../../src/request/usage.ts";
+import fc from "../../properties.ts";
 
 interface Reading {
   readonly sent: string;

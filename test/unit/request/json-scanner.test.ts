@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { MemberNames, maxDepth, type Scan, type ScanFault, scanJson } from "../../../src/request/json-scanner.ts";
+import fc from "../../properties.ts";
 
 const windowBytes = 65_536;
 const names = new MemberNames(["model", "stream", "messages", "a", "é", '"', ""]);

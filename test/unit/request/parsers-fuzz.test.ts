@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { ByteRange, ParsedBody } from "../../../src/request/parsed-body.ts";
 import { createParserSet } from "../../../src/request/parser-set.ts";
 import { isRejection, type Rejection } from "../../../src/request/rejection.ts";
+import fc from "../../properties.ts";
 
 const parsers = createParserSet(["openai-parser", "anthropic-parser", "vllmhttp-parser", "sglanghttp-parser"]);
 const paths = [

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { InferenceRequest } from "../../../src/request/inference-request.ts";
 import { createParserSet } from "../../../src/request/parser-set.ts";
 import { isRejection } from "../../../src/request/rejection.ts";
 import { outgoingBody, outgoingBodyLength } from "../../../src/request/splice.ts";
+import fc from "../../properties.ts";
 
 const parsers = createParserSet(["openai-parser", "passthrough-parser"]);
 

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { type ModelRewrite, noPoolObjects, type PoolObjects } from "../../../src/data/manifests/pool-objects.ts";
 import { InferenceRequest } from "../../../src/request/inference-request.ts";
 import type { Rejection } from "../../../src/request/rejection.ts";
 import { createRoute } from "../../../src/routing/route.ts";
+import fc from "../../properties.ts";
 
 interface Routed {
   readonly request: InferenceRequest;

@@ -1,5 +1,4 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import {
   type Cycle,
   type Endpoints,
@@ -17,6 +16,7 @@ import { singleProfileHandler } from "../../../src/scheduling/plugins/handlers/s
 import { maxScorePicker } from "../../../src/scheduling/plugins/pickers/max-score-picker.ts";
 import { queueScorer } from "../../../src/scheduling/plugins/scorers/queue-scorer.ts";
 import { schedule, scheduleScreened, screen } from "../../../src/scheduling/scheduler.ts";
+import fc from "../../properties.ts";
 import { create, cycle, endpointsOf, names, seeded } from "./cycle-fixtures.ts";
 
 function named<Role>(name: string, plugin: Role): Named<Role> {

@@ -1,9 +1,9 @@
 /** The engine as a state machine: batching, prefix reuse, eviction, preemption, adapters, and what never breaks whatever arrives. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { answerToken } from "../../../src/sim/engine/answer-tokens.ts";
 import { hashesOfTokens } from "../../../src/sim/engine/block-hash.ts";
 import type { Sequence } from "../../../src/sim/engine/sequence.ts";
+import fc from "../../properties.ts";
 import { recordEngine, requestOf, run, runToIdle } from "./engine-harness.ts";
 
 function submitted(sequence: Sequence<string> | undefined): Sequence<string> {

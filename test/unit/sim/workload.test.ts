@@ -1,10 +1,10 @@
 /** Traces and workloads: reading with line-numbered faults, generation under a seed, and prompts that keep the prefix structure. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { generateWorkload } from "../../../src/sim/workload/generate.ts";
 import { promptOf, promptTextOf } from "../../../src/sim/workload/prompt.ts";
 import { quantilesOf, type ReplayResult, summarize } from "../../../src/sim/workload/replay-summary.ts";
 import { encodeTrace, parseTrace, type TraceRequest, traceBlockTokens } from "../../../src/sim/workload/trace.ts";
+import fc from "../../properties.ts";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 const line = (more: object = {}): string =>

@@ -1,8 +1,8 @@
 /** Whatever is in a label or a value, the page is one that a strict reader reads back. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { renderFamilies } from "../../../src/telemetry/exposition.ts";
 import { Family } from "../../../src/telemetry/families.ts";
+import fc from "../../properties.ts";
 import { parsePage } from "./exposition-page.ts";
 
 const labels = ["model", "tenant"];

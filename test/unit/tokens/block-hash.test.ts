@@ -1,7 +1,6 @@
 /** Block hashes against those recorded from Dynamo 1.6.1 (test/dynamo/oracles/record_hash_vectors.py), and XXH3 at every length class. */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import {
   type BlockHashOptions,
   completeBlocks,
@@ -12,6 +11,7 @@ import {
   parseMmHash,
   xxh3_64,
 } from "../../../src/tokens/block-hash.ts";
+import fc from "../../properties.ts";
 
 interface BlockVector {
   readonly name: string;

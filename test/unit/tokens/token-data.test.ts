@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { planTokenData, type TokenDataFacts } from "../../../src/tokens/token-data.ts";
+import fc from "../../properties.ts";
 
 const ids = Uint32Array.of(0, 7, 10, 128_000, 4_294_967_295);
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
-import * as fc from "fast-check";
 import { ambiguousSalt, BlockReferences } from "../../../../src/data/kv-events/block-references.ts";
 import type { StorageTier } from "../../../../src/data/prefix-index/kv-index.ts";
+import fc from "../../../properties.ts";
 
 const tiers = fc.constantFrom<StorageTier>(0, 1, 2, 3);
 /** Few blocks, so that they are met again, some of them neighbours. */

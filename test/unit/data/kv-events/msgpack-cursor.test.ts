@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import { encode } from "@msgpack/msgpack";
-import * as fc from "fast-check";
 import { MalformedPayload, MsgpackCursor } from "../../../../src/data/kv-events/msgpack-cursor.ts";
+import fc from "../../../properties.ts";
 
 type Value = null | boolean | number | bigint | string | Uint8Array | Value[] | { [key: string]: Value };
 

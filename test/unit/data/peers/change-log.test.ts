@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { ChangeLog, entryHeaderBytes, segmentBytes } from "../../../../src/data/peers/change-log.ts";
 import { maxSharedPayloadBytes } from "../../../../src/data/shared-state.ts";
+import fc from "../../../properties.ts";
 
 /** What a reader that begins at the offset reads, and where it then is. */
 function readOn(log: ChangeLog, offset: number): { readonly payloads: string[]; readonly at: number } | undefined {

@@ -1,5 +1,4 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import {
   encodeFrame,
   encodeOffsetFrame,
@@ -8,6 +7,7 @@ import {
   maxBodyBytes,
   offsetOf,
 } from "../../../../src/data/peers/peer-frame.ts";
+import fc from "../../../properties.ts";
 
 interface Frame {
   readonly kind: FrameKind;

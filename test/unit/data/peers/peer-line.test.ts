@@ -1,11 +1,11 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { segmentBytes } from "../../../../src/data/peers/change-log.ts";
 import { encodeFrame, encodeOffsetFrame } from "../../../../src/data/peers/peer-frame.ts";
 import { encodeSubscription, encodeWelcome } from "../../../../src/data/peers/peer-greeting.ts";
 import { PeerOutput } from "../../../../src/data/peers/peer-output.ts";
 import { topicIdOf } from "../../../../src/data/peers/shared-topics.ts";
 import type { ChangeSink, PeerId, SharedKnowledge } from "../../../../src/data/shared-state.ts";
+import fc from "../../../properties.ts";
 import { type Clock, heartbeatMs, Line, Replica, scope } from "./replicas.ts";
 
 const clock: Clock = { nowMs: 0 };

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { Endpoint } from "../../../../src/data/endpoint.ts";
 import type { LoadBooking } from "../../../../src/data/store-view.ts";
+import fc from "../../../properties.ts";
 import { type Clock, heartbeatMs, Line, Replica } from "./replicas.ts";
 
 const clock: Clock = { nowMs: 0 };

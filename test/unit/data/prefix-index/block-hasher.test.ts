@@ -1,8 +1,8 @@
 /** The block hasher against xxhash-wasm and against XXH64 written out with BigInt. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import xxhash from "xxhash-wasm";
 import { createBlockHasher, maxBlockBytes } from "../../../../src/data/prefix-index/block-hasher.ts";
+import fc from "../../../properties.ts";
 
 const reference = await xxhash();
 

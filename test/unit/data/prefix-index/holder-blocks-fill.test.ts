@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { PrefixIndex } from "../../../../src/data/prefix-index/prefix-index.ts";
+import fc from "../../../properties.ts";
 
 const hashesOf = (blocks: readonly number[]): Uint32Array => Uint32Array.from(blocks.flatMap((block) => [block, 7]));
 const blocksOf = (words: Int32Array): number[] => Array.from(words).filter((_, at) => at % 2 === 0);

@@ -1,9 +1,9 @@
 /** The exact index against a model of sets, with every way an engine may name its blocks, and what the model does not see: slices, bounds, memory. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { createKvIndex } from "../../../../src/data/prefix-index/exact-kv-index.ts";
 import type { Holder, KvIndex, StorageTier } from "../../../../src/data/prefix-index/kv-index.ts";
 import { createTokenHasher } from "../../../../src/tokens/block-hash.ts";
+import fc from "../../../properties.ts";
 
 const hasher = createTokenHasher();
 const random = () => 0.372_911;

@@ -1,9 +1,9 @@
 /** The prefix index against a model of Maps, and what the model does not see: widths, memory, work per call. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { addressOf, createAddressSecrets } from "../../../../src/data/prefix-index/block-address.ts";
 import type { HolderBlocks } from "../../../../src/data/prefix-index/holder-blocks.ts";
 import { PrefixIndex } from "../../../../src/data/prefix-index/prefix-index.ts";
+import fc from "../../../properties.ts";
 
 const fixedRandom = () => 0.372_911;
 

@@ -1,11 +1,11 @@
 /** Indices that learn from routing decisions: the approximate one against a model of expiry times, and predictions over the exact one. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { createApproximateKvIndex } from "../../../../src/data/prefix-index/approximate-kv-index.ts";
 import { createKvIndex } from "../../../../src/data/prefix-index/exact-kv-index.ts";
 import type { KvMatcher } from "../../../../src/data/prefix-index/kv-index.ts";
 import { createPredictedKvIndex } from "../../../../src/data/prefix-index/predicted-kv-index.ts";
 import { createTokenHasher } from "../../../../src/tokens/block-hash.ts";
+import fc from "../../../properties.ts";
 
 const hasher = createTokenHasher();
 const random = () => 0.372_911;

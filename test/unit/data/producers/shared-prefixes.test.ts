@@ -1,5 +1,4 @@
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { prefixMatchKey } from "../../../../src/data/attributes.ts";
 import { endpointName } from "../../../../src/data/endpoint.ts";
 import {
@@ -8,6 +7,7 @@ import {
 } from "../../../../src/data/producers/approx-prefix-cache-producer.ts";
 import type { PeerId } from "../../../../src/data/shared-state.ts";
 import type { InferenceRequest } from "../../../../src/request/inference-request.ts";
+import fc from "../../../properties.ts";
 import { assignmentOf, contextOf, createPool, type Pool, textOf, textRequest } from "./pool.ts";
 
 const name = "approx";

@@ -1,8 +1,8 @@
 /** Samples, numbers and labels read from bytes, and finding them in pages that move. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { labelValue, parseNumber, readSample, Sample } from "../../../../src/data/scrape/exposition.ts";
 import { type SampleSink, SeriesFinder } from "../../../../src/data/scrape/series-finder.ts";
+import fc from "../../../properties.ts";
 import { type ModelSample, modelSamples, numberOf } from "./page-reader.ts";
 import { vllmPage } from "./vllm-page.ts";
 

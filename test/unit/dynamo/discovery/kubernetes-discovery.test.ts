@@ -1,6 +1,5 @@
 /** Which records are told, by what slices, pods and metadata objects say, in whatever order they say it. The real API server's part is in test/kubernetes. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { kubernetesSettings } from "../../../../src/dynamo/discovery/kubernetes/kubernetes-settings.ts";
 import {
   ReadinessIndex,
@@ -14,6 +13,7 @@ import { encodeRecord } from "../../../../src/dynamo/encode-record.ts";
 import { instanceIdOfPod } from "../../../../src/dynamo/instance-id.ts";
 import { type JsonObject, parseExactJson } from "../../../../src/dynamo/record-json.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
+import fc from "../../../properties.ts";
 
 const namespace = "ns";
 

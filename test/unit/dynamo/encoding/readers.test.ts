@@ -1,7 +1,6 @@
 /** Both value readers against the libraries they stand in for: the same values, every integer exact, and no bytes that make them read beyond the end. */
 import { describe, expect, it } from "@jest/globals";
 import { encode } from "@msgpack/msgpack";
-import fc from "fast-check";
 import { JsonReader } from "../../../../src/dynamo/encoding/json-reader.ts";
 import { MsgpackReader } from "../../../../src/dynamo/encoding/msgpack-reader.ts";
 import { MsgpackWriter } from "../../../../src/dynamo/encoding/msgpack-writer.ts";
@@ -16,6 +15,7 @@ import {
   type ValueReader,
 } from "../../../../src/dynamo/encoding/value-reader.ts";
 import { encodeExactJson } from "../../../../src/dynamo/record-json.ts";
+import fc from "../../../properties.ts";
 
 const u64 = fc.oneof(
   fc.bigInt({ min: 0n, max: 0xffff_ffff_ffff_ffffn }),

@@ -1,6 +1,5 @@
 /** The parts of the event plane that need no socket: subjects, frames, envelopes, the filter of duplicates, settings. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { resolveAdvertisedHost } from "../../../../src/dynamo/advertised-host.ts";
 import { MalformedMessage } from "../../../../src/dynamo/encoding/value-reader.ts";
 import { DuplicateFilter } from "../../../../src/dynamo/event-plane/duplicate-filter.ts";
@@ -8,6 +7,7 @@ import { Envelope, encodeEnvelope, randomPublisherId } from "../../../../src/dyn
 import { eventPlaneSettings } from "../../../../src/dynamo/event-plane/settings.ts";
 import { subjectOf } from "../../../../src/dynamo/event-plane/subject.ts";
 import { encodeFrames, isSameIdentity, openFrames } from "../../../../src/dynamo/event-plane/zmq-frames.ts";
+import fc from "../../../properties.ts";
 import { framesOf, wires } from "../wires.ts";
 
 const topic = Buffer.from("kv-events");

@@ -1,6 +1,5 @@
 /** What routers and workers tell each other of load, against messages recorded from Dynamo 1.6.1. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { MalformedMessage } from "../../../../src/dynamo/encoding/value-reader.ts";
 import { Envelope } from "../../../../src/dynamo/event-plane/envelope.ts";
 import { openFrames } from "../../../../src/dynamo/event-plane/zmq-frames.ts";
@@ -10,6 +9,7 @@ import {
   encodeActiveSequenceEvents,
   parseActiveSequenceEvents,
 } from "../../../../src/dynamo/kv-events/active-sequences.ts";
+import fc from "../../../properties.ts";
 import { framesOf, wires } from "../wires.ts";
 
 function payloadOf(message: { readonly frames: readonly string[] }, topic: string): Buffer {

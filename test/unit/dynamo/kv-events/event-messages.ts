@@ -1,10 +1,10 @@
 /** KV events as plain values, their encoding in both codecs, and what a reader makes of a message: for tests of whatever reads them. */
 import { encode } from "@msgpack/msgpack";
-import fc from "fast-check";
 import { bigintOf } from "../../../../src/dynamo/encoding/value-reader.ts";
 import { eventKinds } from "../../../../src/dynamo/kv-events/router-event.ts";
 import type { RouterEventReader } from "../../../../src/dynamo/kv-events/router-event-reader.ts";
 import { encodeExactJson } from "../../../../src/dynamo/record-json.ts";
+import fc from "../../../properties.ts";
 
 export interface PlainBlock {
   readonly block_hash: bigint;

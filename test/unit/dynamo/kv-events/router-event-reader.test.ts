@@ -1,6 +1,5 @@
 /** The reader of KV events in both codecs against plain values, and against messages recorded from Dynamo 1.6.1. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { JsonReader } from "../../../../src/dynamo/encoding/json-reader.ts";
 import { MsgpackReader } from "../../../../src/dynamo/encoding/msgpack-reader.ts";
 import { MalformedMessage } from "../../../../src/dynamo/encoding/value-reader.ts";
@@ -8,6 +7,7 @@ import { Envelope } from "../../../../src/dynamo/event-plane/envelope.ts";
 import { openFrames } from "../../../../src/dynamo/event-plane/zmq-frames.ts";
 import { encodeRecoveryQuestion, RecoveryAnswer } from "../../../../src/dynamo/kv-events/recovery-query.ts";
 import { RouterEventReader } from "../../../../src/dynamo/kv-events/router-event-reader.ts";
+import fc from "../../../properties.ts";
 import { framesOf, type RecordedMessage, wires } from "../wires.ts";
 import { encodeEvents, event, type PlainEvent, plainView, readAll } from "./event-messages.ts";
 

@@ -5,7 +5,6 @@ import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { generate } from "selfsigned";
 import type {
   CallEnd,
@@ -18,6 +17,7 @@ import { createRequestPlane } from "../../../../src/dynamo/request-plane/request
 import { type RequestPlaneSettings, requestPlaneSettings } from "../../../../src/dynamo/request-plane/settings.ts";
 import { readAnnotated, readStreamItem } from "../../../../src/dynamo/request-plane/stream-item.ts";
 import { encodeTwoPart, TwoPartReader } from "../../../../src/dynamo/request-plane/two-part.ts";
+import fc from "../../../properties.ts";
 import { until } from "../until.ts";
 import { wires } from "../wires.ts";
 import { type FakeTls, type FakeWorker, startFakeWorker } from "./fake-worker.ts";

@@ -1,6 +1,5 @@
 /** From records to worker sets: who serves whom, when, and what is said about the rest. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { ModelCard } from "../../../../src/dynamo/model-card/model-card.ts";
 import type { LocalModelFiles, ModelFilesState } from "../../../../src/dynamo/model-card/model-files.ts";
 import type { ModelFiles } from "../../../../src/dynamo/model-card/model-files-keeper.ts";
@@ -15,6 +14,7 @@ import type {
 import { chooseSet, type WorkerSet, type WorkerSetListener } from "../../../../src/dynamo/worker-sets/worker-set.ts";
 import { WorkerSets, type WorkerSetsOptions } from "../../../../src/dynamo/worker-sets/worker-sets.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
+import fc from "../../../properties.ts";
 
 const baseCard: ModelCard = {
   displayName: "m",

@@ -2,7 +2,7 @@
  * Wire bytes of arbitrary ProcessingRequests, written field by field so that fields come in any order, are repeated, and have unknown
  * ones of every wire type between them.
  */
-import fc from "fast-check";
+import fc from "../../../properties.ts";
 
 export function varint(value: number): Buffer {
   const bytes: number[] = [];

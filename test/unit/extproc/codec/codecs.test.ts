@@ -1,10 +1,10 @@
 /** The hand-written codec against the generated one, on arbitrary messages and replies. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { generatedCodec } from "../../../../src/extproc/codec/generated.ts";
 import { viewsCodec } from "../../../../src/extproc/codec/views.ts";
 import type { Codec, DynamicMetadata, HeaderPair, Incoming, MetadataValue } from "../../../../src/extproc/messages.ts";
 import { ProcessingResponse } from "../../../../src/gen/external_processor.ts";
+import fc from "../../../properties.ts";
 import {
   delimitedField,
   headerNames,

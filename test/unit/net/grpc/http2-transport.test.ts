@@ -1,8 +1,8 @@
 /** What only frames can show: how Envoy ends streams, how replies are packed, and that no bytes bring the server down. */
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { createHttp2Transport } from "../../../../src/net/grpc/http2-transport.ts";
 import type { GrpcStream, GrpcTransport } from "../../../../src/net/grpc/transport.ts";
+import fc from "../../../properties.ts";
 import { endStream, FrameClient, frameType, grpcMessage, http2Frame, requestHeaders } from "./http2-frames.ts";
 
 const cancel = Buffer.from([0, 0, 0, 8]);

@@ -1,7 +1,7 @@
 import { gzipSync } from "node:zlib";
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { MessageReader } from "../../../../src/net/grpc/message-reader.ts";
+import fc from "../../../properties.ts";
 
 function frame(message: Uint8Array, flag = 0): Buffer {
   const prefix = Buffer.alloc(5);

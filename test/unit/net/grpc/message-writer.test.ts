@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { MessageWriter } from "../../../../src/net/grpc/message-writer.ts";
+import fc from "../../../properties.ts";
 
 interface Write {
   readonly bytes: Uint8Array;

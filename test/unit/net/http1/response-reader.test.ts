@@ -1,7 +1,7 @@
 /** HTTP/1.1 responses at every split, and what is refused. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { ResponseReader } from "../../../../src/net/http1/response-reader.ts";
+import fc from "../../../properties.ts";
 
 const limits = { maxHeaderBytes: 1024, maxBodyBytes: 10_000 };
 

@@ -1,6 +1,5 @@
 /** Contenders over a store and clocks of the test's own: virtual time, lost requests, lost answers, partitions, pauses, clocks that run apart. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { KubernetesApiError } from "../../../../src/net/kubernetes/api-client.ts";
 import { createLeaseStore, type Lease, type LeaseStore, microTime } from "../../../../src/net/kubernetes/lease.ts";
 import {
@@ -9,6 +8,7 @@ import {
   type ElectionTimes,
   LeaseElection,
 } from "../../../../src/net/kubernetes/lease-election.ts";
+import fc from "../../../properties.ts";
 
 /** Virtual time: what is due happens in order, and everything that it sets off before the next. */
 class World {

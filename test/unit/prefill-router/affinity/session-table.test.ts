@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { SessionTable, type SessionUse } from "../../../../src/prefill-router/affinity/session-table.ts";
 import type { RouterWorker } from "../../../../src/prefill-router/contracts.ts";
+import fc from "../../../properties.ts";
 import { worker } from "../plan/harness.ts";
 
 const ttlMs = 1000;

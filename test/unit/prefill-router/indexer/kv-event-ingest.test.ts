@@ -1,11 +1,11 @@
 /** The index against what workers said: order, gaps, recoveries of every kind, and workers that are slow, silent, lying or gone. */
 import { afterEach, describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { EventSourceRecord, InstanceRecord } from "../../../../src/dynamo/records.ts";
 import type { IngestLimits } from "../../../../src/prefill-router/indexer/ingest-options.ts";
 import { KvEventIngest } from "../../../../src/prefill-router/indexer/kv-event-ingest.ts";
 import { RecoveryError, type RecoveryQuery } from "../../../../src/prefill-router/indexer/recovery-query.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
+import fc from "../../../properties.ts";
 import { encodeEvents, type PlainData, type PlainEvent } from "../../dynamo/kv-events/event-messages.ts";
 import { until } from "../../dynamo/until.ts";
 import { PlainKvIndex } from "./plain-kv-index.ts";

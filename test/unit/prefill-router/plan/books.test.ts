@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { Plan, PlanOutcome, PrefillRouter } from "../../../../src/prefill-router/contracts.ts";
 import { createPrefillRouter } from "../../../../src/prefill-router/plan/prefill-router.ts";
 import { syntheticProfile } from "../../../../src/prefill-router/policy/policy-class.ts";
+import fc from "../../../properties.ts";
 import { anyIndex, harness, planned, request, worker } from "./harness.ts";
 
 const step = fc.oneof(

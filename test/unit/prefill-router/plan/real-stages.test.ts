@@ -1,6 +1,5 @@
 /** The router over its real stages and indices: what plan.ts and stage/ promise each other. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { createApproximateKvIndex } from "../../../../src/data/prefix-index/approximate-kv-index.ts";
 import { createKvIndex } from "../../../../src/data/prefix-index/exact-kv-index.ts";
 import { createPredictedKvIndex } from "../../../../src/data/prefix-index/predicted-kv-index.ts";
@@ -11,6 +10,7 @@ import { createPrefillRouter } from "../../../../src/prefill-router/plan/prefill
 import { syntheticProfile } from "../../../../src/prefill-router/policy/policy-class.ts";
 import { createWorkerStage } from "../../../../src/prefill-router/stage/worker-stage.ts";
 import { createTokenHasher } from "../../../../src/tokens/block-hash.ts";
+import fc from "../../../properties.ts";
 import { planned, worker } from "./harness.ts";
 
 const blockSize = 16;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { EntryHeap } from "../../../../src/prefill-router/queue/entry-heap.ts";
 import { QueueEntry } from "../../../../src/prefill-router/queue/queue-entry.ts";
+import fc from "../../../properties.ts";
 
 describe("EntryHeap", () => {
   it("gives entries in order whichever of them were removed from its middle", () => {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { PolicyClass, PolicyProfile, QueuePolicy } from "../../../../src/prefill-router/policy/policy-class.ts";
 import { type Arrival, PolicyQueue } from "../../../../src/prefill-router/queue/policy-queue.ts";
 import { QueueEntry } from "../../../../src/prefill-router/queue/queue-entry.ts";
+import fc from "../../../properties.ts";
 import { QueueModel } from "./queue-model.ts";
 
 function policyClass(name: string, changes: Partial<PolicyClass> = {}): PolicyClass {

@@ -1,10 +1,10 @@
 /** What other routers say of their bookings, however often and in whatever order it comes. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { ActiveSequenceChange, ActiveSequenceEvent } from "../../../../src/dynamo/kv-events/active-sequences.ts";
 import { type OwnBooking, RemoteBookings } from "../../../../src/prefill-router/replica-sync/remote-bookings.ts";
 import { createReplicaCounters } from "../../../../src/prefill-router/replica-sync/replica-counters.ts";
 import { createWorkerStage } from "../../../../src/prefill-router/stage/worker-stage.ts";
+import fc from "../../../properties.ts";
 import { chain, worker } from "../stage/fleet.ts";
 
 const free: ActiveSequenceChange = { kind: "free" };

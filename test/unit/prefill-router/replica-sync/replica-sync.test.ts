@@ -1,13 +1,13 @@
 /** Two routers of one worker set that tell each other what they book. */
 import { isDeepStrictEqual } from "node:util";
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { EncodedRecord } from "../../../../src/dynamo/encode-record.ts";
 import {
   encodeActiveSequenceEvents,
   parseActiveSequenceEvents,
 } from "../../../../src/dynamo/kv-events/active-sequences.ts";
 import type { StageBooking } from "../../../../src/prefill-router/stage.ts";
+import fc from "../../../properties.ts";
 import { until } from "../../dynamo/until.ts";
 import { chain, plainSettings, request } from "../stage/fleet.ts";
 import { Bus, type Replica, replica, scopes } from "./replica.ts";

@@ -1,10 +1,10 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { createAddressSecrets } from "../../../../src/data/prefix-index/block-address.ts";
 import { createKvIndex } from "../../../../src/data/prefix-index/exact-kv-index.ts";
 import { BlockLog, logParts } from "../../../../src/prefill-router/service/block-log.ts";
 import { applyDump, dumpEvents, parseDump } from "../../../../src/prefill-router/service/dump.ts";
 import { LoggedIndex } from "../../../../src/prefill-router/service/logged-index.ts";
+import fc from "../../../properties.ts";
 
 const secrets = createAddressSecrets(() => 0.37);
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { parseBody, readHashList, readU32List, readU64 } from "../../../../src/prefill-router/service/body.ts";
 import { readSelection } from "../../../../src/prefill-router/service/requests.ts";
+import fc from "../../../properties.ts";
 
 function hashesOf(words: Uint32Array | undefined): bigint[] {
   const wide = words ?? new Uint32Array(0);

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "@jest/globals";
 import { decode, encode } from "@msgpack/msgpack";
-import fc from "fast-check";
 import {
   encodeReplicaEvent,
   parseReplicaEvent,
   type ReplicaChange,
 } from "../../../../src/prefill-router/service/replica-codec.ts";
+import fc from "../../../properties.ts";
 
 const u64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
 const u32 = fc.nat({ max: 0xffff_ffff });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { ShareCounts } from "../../../../src/prefill-router/stage/share-counts.ts";
+import fc from "../../../properties.ts";
 
 describe("share counts", () => {
   it("are those of a map, through growth and deletion", () => {

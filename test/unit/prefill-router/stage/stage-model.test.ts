@@ -1,8 +1,8 @@
 /** The stage against a model of maps and sets that counts everything anew, over random lives of workers and bookings. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { createWorkerStage } from "../../../../src/prefill-router/stage/worker-stage.ts";
 import type { StageBooking } from "../../../../src/prefill-router/stage.ts";
+import fc from "../../../properties.ts";
 import { chain, matches, plainSettings, request, worker } from "./fleet.ts";
 
 const blockSize = 8;

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { Picker } from "../../../../src/scheduling/contracts.ts";
 import { maxScorePicker } from "../../../../src/scheduling/plugins/pickers/max-score-picker.ts";
 import { randomPicker } from "../../../../src/scheduling/plugins/pickers/random-picker.ts";
 import { weightedRandomPicker } from "../../../../src/scheduling/plugins/pickers/weighted-random-picker.ts";
+import fc from "../../../properties.ts";
 import { create, cycle, endpointsOf, seeded } from "../cycle-fixtures.ts";
 
 /** How often each slot came first in `rounds` picks. */

@@ -1,5 +1,4 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import { type Scorer, uncachedTokensKey } from "../../../../src/scheduling/contracts.ts";
 import { endpointAttributeScorer } from "../../../../src/scheduling/plugins/endpoint-attribute/endpoint-attribute-scorer.ts";
 import { activeRequestScorer } from "../../../../src/scheduling/plugins/scorers/active-request-scorer.ts";
@@ -13,6 +12,7 @@ import { prefixCacheScorer } from "../../../../src/scheduling/plugins/scorers/pr
 import { queueScorer } from "../../../../src/scheduling/plugins/scorers/queue-scorer.ts";
 import { runningRequestsSizeScorer } from "../../../../src/scheduling/plugins/scorers/running-requests-size-scorer.ts";
 import { tokenLoadScorer } from "../../../../src/scheduling/plugins/scorers/token-load-scorer.ts";
+import fc from "../../../properties.ts";
 import {
   assignment,
   create,

@@ -1,6 +1,5 @@
 /** What scheduling plugins share with the replicas of their picker. */
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
 import type { PeerId, SharedKnowledge } from "../../../../src/scheduling/contracts.ts";
 import { noHitLruScorer } from "../../../../src/scheduling/plugins/scorers/no-hit-lru-scorer.ts";
 import {
@@ -9,6 +8,7 @@ import {
 } from "../../../../src/scheduling/plugins/session-affinity/parameters.ts";
 import { sessionAffinityFilter } from "../../../../src/scheduling/plugins/session-affinity/session-affinity-filter.ts";
 import { SessionBindings } from "../../../../src/scheduling/plugins/session-affinity/session-bindings.ts";
+import fc from "../../../properties.ts";
 import { assignment, create, cycle, endpointsOf, request, scoresOf, seeded, withDefaults } from "../cycle-fixtures.ts";
 
 const three = endpointsOf({}, {}, {});

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@jest/globals";
-import fc from "fast-check";
+import fc from "../../../properties.ts";
 import { byteLevelModels, byteLevelTokenizer, nativeTokenizer } from "../models.ts";
 
 const written = [
@@ -91,12 +91,11 @@ describe.each(byteLevelModels)("byte-level BPE of %s", (model) => {
         const ids = idsOrUnsure(() => ours.encode(text, withSpecialTokens));
         if (ids === "unsure") return;
         expect(ids).toEqual(await native.encode(text, withSpecialTokens));
-        expect([...caching.encode(text.repeat(3), withSpecialTokens)]).toEqual([
-          ...ours.encode(text.repeat(3), withSpecialTokens),
-        ]);
-        expect([...caching.encode(text.repeat(3), withSpecialTokens)]).toEqual([
-          ...ours.encode(text.repeat(3), withSpecialTokens),
-        ]);
+        // What follows itself can be unsure where it is not alone: its end and its beginning are one segment then.
+        const repeated = text.repeat(3);
+        const expected = idsOrUnsure(() => ours.encode(repeated, withSpecialTokens));
+        for (let time = 0; time < 2; time++)
+          expect(idsOrUnsure(() => caching.encode(repeated, withSpecialTokens))).toEqual(expected);
       }),
       { numRuns: 250 },
     );
