@@ -24,14 +24,19 @@ export interface PoolParts {
   readonly objects: { readonly isSynced: boolean };
   /** Undefined where endpoints do not come from Kubernetes. */
   readonly discovery: Pick<KubernetesDiscovery, "state"> | undefined;
+  /** Of the pool that computes prompts for this one; undefined where there is none. */
+  readonly prefill?: Pick<KubernetesDiscovery, "state"> | undefined;
 }
 
 export function readinessOf(
-  { store, configuration, objects, discovery }: PoolParts,
+  { store, configuration, objects, discovery, prefill }: PoolParts,
   reads: (parsers: readonly string[], protocol: AppProtocol) => boolean = readsProtocol,
 ): PoolReadiness {
   const discovered = discovery === undefined ? ready : discoveryReadiness(discovery.state);
   if (discovered.kind !== "ready") return discovered;
+  const ofPrefill = prefill === undefined ? ready : discoveryReadiness(prefill.state);
+  // Without the other pool this one computes its prompts itself: it is waited for, and never missed.
+  if (ofPrefill.kind === "coming") return { kind: "coming", reason: `of the prefill pool: ${ofPrefill.reason}` };
   const protocol = discovery?.state.kind === "listed" ? discovery.state.pool.appProtocol : undefined;
   const { parsers } = configuration.current.config;
   if (protocol !== undefined && !reads(parsers, protocol)) {

@@ -5,6 +5,7 @@ import { ConfigError } from "../config/complete-config.ts";
 import type { Loaded } from "../config/instantiate.ts";
 import type { Discovery } from "../data/discovery/discovery.ts";
 import type { KubernetesDiscovery } from "../data/discovery/kubernetes/pool-discovery.ts";
+import { prefillEndpoints } from "../data/discovery/kubernetes/prefill-endpoints.ts";
 import { createStaticDiscovery, parseEndpointList } from "../data/discovery/static.ts";
 import type { EndpointStore } from "../data/endpoint-store.ts";
 import type { PoolObjects } from "../data/manifests/pool-objects.ts";
@@ -54,10 +55,13 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
   const { settings, name, namespace, store, configuration, now } = options;
   const cluster = isInKubernetes(settings, configuration) ? options.kubernetes() : undefined;
   const kubernetes = cluster?.discoveryOf(name);
+  const prefillPool = settings["prefill-pool-name"];
+  const prefill = prefillPool === "" ? undefined : cluster?.discoveryOf(prefillPool);
   const discovery = kubernetes ?? discoveryOf(settings, namespace, configuration);
   const source = await startObjectSource({ ...options, kubernetes: cluster });
   try {
     await discovery.start(store);
+    await prefill?.start(prefillEndpoints(store));
   } catch (error) {
     await source.close();
     throw error;
@@ -76,11 +80,12 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
     noteTraffic: () => scraper.noteTraffic(now()),
     scrapeStatus: () => scraper.status(),
     scrapeIntervalMs: () => scraper.intervalMs,
-    readiness: () => readinessOf({ store, configuration, objects: source, discovery: kubernetes }),
+    readiness: () => readinessOf({ store, configuration, objects: source, discovery: kubernetes, prefill }),
     kubernetes,
     async close() {
       await scraper.close();
       await discovery.close();
+      await prefill?.close();
       await source.close();
     },
   };

@@ -127,9 +127,9 @@ export const standaloneVariables: readonly DynamoVariable[] = [
   },
   {
     name: "DYN_EPP_PREFILL_INFERENCE_POOL_NAME",
-    fallback: "",
-    meaning: "Pool of prefill servers.",
-    noEffect: "prefill and decode pools of raw engines are not built yet",
+    fallback: "none",
+    meaning:
+      "--prefill-pool-name: a second pool, whose servers compute prompts for those of the first. A request leaves with x-prefiller-host-port for the sidecar beside its decode server; where no prefill server can be chosen, its decode server does both.",
   },
   {
     name: "DYN_EPP_PEER_SERVICE",
@@ -140,9 +140,9 @@ export const standaloneVariables: readonly DynamoVariable[] = [
   { name: "DYN_EPP_REPLICA_SYNC_PORT", fallback: "9092", meaning: "Port of what they share." },
   {
     name: "DYN_EPP_SELECTION_HTTP_PORT",
-    fallback: "",
-    meaning: "Port where peers ask for the index.",
-    noEffect: "engines are asked for what was missed, not peers",
+    fallback: "none",
+    meaning:
+      "Port where a picker that starts asks its peers for their index (GET /dump), and answers them. It is not ready before it has one or ten seconds have passed.",
   },
 ];
 

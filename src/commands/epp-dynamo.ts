@@ -120,12 +120,15 @@ function becomeStandalone(values: Mutable, given: ReadonlySet<string>, reader: V
     return;
   }
   reader.warnings.push(...reading.warnings);
-  const { inferencePoolName } = reading.settings;
+  const { inferencePoolName, prefillInferencePoolName } = reading.settings;
   if (!given.has("pool-name")) values["pool-name"] = [inferencePoolName];
+  const hasPrefill = prefillInferencePoolName !== undefined;
+  if (hasPrefill && !given.has("prefill-pool-name")) values["prefill-pool-name"] = prefillInferencePoolName;
   warnOfNoEffect(standaloneVariables, reader);
   values["config-text"] = textOf({
-    plugins: reading.plugins,
-    schedulingProfiles: [{ name: "decode", plugins: [] }],
+    // Requests without a prompt, which the router does not plan, are for decode servers as well.
+    plugins: [...reading.plugins, ...(hasPrefill ? [{ type: "decode-filter", parameters: {} }] : [])],
+    schedulingProfiles: [{ name: "decode", plugins: hasPrefill ? [{ pluginRef: "decode-filter" }] : [] }],
   });
 }
 

@@ -106,6 +106,12 @@ export const eppFlags = {
     placeholder: "name[:port],...",
     help: "Name of the InferencePool: its pods are the endpoints, unless a list of them or a discovery of the configuration is given. Several pools are served by one process, each on an ext-proc port of its own; the first one has that of --grpc-port.",
   },
+  "prefill-pool-name": {
+    group: "Pool",
+    type: "string",
+    default: "",
+    help: "A second InferencePool, whose pods compute prompts for those of --pool-name: endpoints with the label llm-d.ai/role=prefill, for profiles and routers that tell the two apart.",
+  },
   "pool-namespace": {
     group: "Pool",
     type: "string",

@@ -7,7 +7,7 @@ import { parseEndpointList } from "../data/discovery/static.ts";
 import { parseBytes } from "../data/duration.ts";
 import { parsePeer } from "../data/peers/peer-addresses.ts";
 import type { EppSettings } from "./epp-flags.ts";
-import { parsePoolNames } from "./pool-names.ts";
+import { isPoolName, type PoolChoice, parsePoolNames } from "./pool-names.ts";
 
 function isSet(value: EppSettings[keyof EppSettings]): boolean {
   return Array.isArray(value) ? value.length > 0 : value !== "" && value !== false;
@@ -67,9 +67,21 @@ function faultsOfPools(settings: EppSettings): readonly string[] {
   const listed = settings.endpoints.length > 0;
   return [
     ...faults,
+    ...faultsOfPrefillPool(settings, pools),
     ...(listed && pools.length > 1 ? ["--pool-name: several pools have no place beside --endpoints"] : []),
     ...(poolGroups.includes(group) ? [] : [`--pool-group: must be one of ${poolGroups.join(", ")}`]),
   ];
+}
+
+function faultsOfPrefillPool(settings: EppSettings, pools: readonly PoolChoice[]): readonly string[] {
+  const name = settings["prefill-pool-name"];
+  if (name === "") return [];
+  const faults: string[] = [];
+  if (!isPoolName(name)) faults.push(`--prefill-pool-name: ${JSON.stringify(name)} is not a pool's name`);
+  if (settings["pool-name"].length !== 1) faults.push("--prefill-pool-name: needs one --pool-name");
+  if (settings.endpoints.length > 0) faults.push("--prefill-pool-name: has no place beside --endpoints");
+  if (pools.some((pool) => pool.name === name)) faults.push(`--prefill-pool-name: ${name} is --pool-name already`);
+  return faults;
 }
 
 function faultsOfSelector(settings: EppSettings): readonly string[] {

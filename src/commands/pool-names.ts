@@ -11,6 +11,10 @@ export interface PoolChoice {
 /** A DNS label, as the API server asks of names that become labels. */
 const poolName = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
 
+export function isPoolName(text: string): boolean {
+  return poolName.test(text);
+}
+
 /** At least one pool; the first one has the port of --grpc-port unless it names its own. All faults at once. */
 export function parsePoolNames(
   names: readonly string[],

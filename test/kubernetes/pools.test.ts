@@ -33,6 +33,8 @@ interface Ports extends EppPorts {
 interface Picker {
   readonly child: Child<Ports>;
   readonly ports: Ports;
+  /** What a request to this port is sent with; the status where it is refused. */
+  readonly headers: (grpcPort: number) => Promise<Readonly<Record<string, string>> | number>;
   /** Where a request to this port is sent; the status where it is refused. */
   readonly destination: (grpcPort: number) => Promise<string | number>;
   /** Of a health service; undefined where there is none of the name. */
@@ -51,6 +53,14 @@ const inCluster = (folder: string): Readonly<Record<string, string>> => ({
 
 /** With an account that may look at pods and pools. */
 async function picker(its: PoolNamespace, ...args: readonly string[]): Promise<Picker> {
+  return await pickerIn(its, {}, args);
+}
+
+async function pickerIn(
+  its: PoolNamespace,
+  environment: Readonly<Record<string, string>>,
+  args: readonly string[],
+): Promise<Picker> {
   const child: Child<Ports> = await startEppChild(
     [
       `--pool-namespace=${its.namespace}`,
@@ -60,31 +70,36 @@ async function picker(its: PoolNamespace, ...args: readonly string[]): Promise<P
       "--metrics-endpoint-auth=false",
       ...args,
     ],
-    { environment: inCluster(await its.account()) },
+    { environment: { ...inCluster(await its.account()), ...environment } },
   );
   open.push(child);
   const ports = child.ready;
   const client = new HealthClient(`127.0.0.1:${ports.healthPort}`, credentials.createInsecure());
   open.push(client);
   const admin = `http://127.0.0.1:${ports.metricsPort}`;
+  const headers: Picker["headers"] = async (grpcPort) => {
+    const extProc = connectExtProc(grpcPort, false);
+    try {
+      const [reply] = await extProc.exchange(
+        [
+          requestHeaders({ ":method": "POST", ":path": "/v1/completions" }),
+          requestBody(JSON.stringify({ model: "m", prompt: "p" })),
+        ],
+        1,
+      );
+      if (reply?.kind === "immediate") return reply.status;
+      return reply?.kind === "requestHeaders" ? reply.set : {};
+    } finally {
+      extProc.close();
+    }
+  };
   return {
     child,
     ports,
+    headers,
     async destination(grpcPort) {
-      const extProc = connectExtProc(grpcPort, false);
-      try {
-        const [reply] = await extProc.exchange(
-          [
-            requestHeaders({ ":method": "POST", ":path": "/v1/completions" }),
-            requestBody(JSON.stringify({ model: "m", prompt: "p" })),
-          ],
-          1,
-        );
-        if (reply?.kind === "immediate") return reply.status;
-        return reply?.kind === "requestHeaders" ? (reply.set["x-gateway-destination-endpoint"] ?? "") : "";
-      } finally {
-        extProc.close();
-      }
+      const sent = await headers(grpcPort);
+      return typeof sent === "number" ? sent : (sent["x-gateway-destination-endpoint"] ?? "");
     },
     health: (service) =>
       new Promise((resolve) => {
@@ -187,6 +202,58 @@ describe("a picker of one pool", () => {
     await expect(failed).rejects.toThrow(
       /^signalbox epp: endpoints come from Kubernetes, and there is no way to it: /m,
     );
+  });
+});
+
+describe("a picker of raw engines with a pool that computes prompts", () => {
+  it("leads to the first pool and names a server of the other, while there is one", async () => {
+    const its = await place();
+    await its.createPod("decode-0", { labels: { app: "decode" }, ips: ["127.80.7.1"] });
+    await its.createPod("prefill-0", { labels: { app: "prefill", "llm-d.ai/role": "both" }, ips: ["127.80.7.2"] });
+    await its.putPool("decode", poolSpec({ app: "decode" }, 8000));
+    const { ports, headers, health, debug } = await pickerIn(
+      its,
+      {
+        DYN_EPP_MODE: "standalone",
+        DYN_EPP_INFERENCE_POOL_NAME: "decode",
+        DYN_EPP_PREFILL_INFERENCE_POOL_NAME: "prefill",
+        POD_NAMESPACE: its.namespace,
+        DYN_MODEL_NAME: "m",
+        // Nobody listens there: requests go by load alone.
+        DYN_EPP_TOKENIZER_SERVICE_URL: "http://127.0.0.1:9",
+        DYN_EPP_TOKENIZER_PROTOCOL: "vllm-render",
+        DYN_KV_CACHE_BLOCK_SIZE: "16",
+        DYN_ROUTER_USE_KV_EVENTS: "false",
+      },
+      [],
+    );
+    const isReady = async (): Promise<boolean> => (await health("readiness")) === "SERVING";
+    await becomes("it is ready without a pool that there is not", isReady);
+    const legs = async (): Promise<readonly unknown[]> => {
+      const sent = await headers(ports.grpcPort);
+      if (typeof sent === "number") return [sent];
+      return [sent["x-gateway-destination-endpoint"], sent["x-prefiller-host-port"]];
+    };
+    const alone = ["127.80.7.1:8000", undefined];
+    const both = ["127.80.7.1:8000", "127.80.7.2:9000"];
+    const areLegs = (expected: readonly unknown[]) => async (): Promise<boolean> =>
+      JSON.stringify(await legs()) === JSON.stringify(expected);
+    expect(await legs()).toEqual(alone);
+    await its.putPool("prefill", poolSpec({ app: "prefill" }, 9000));
+    await becomes("a prefill server is named", areLegs(both));
+    const seen = await debug<readonly { readonly name: string; readonly labels: object }[]>("endpoints");
+    expect(seen.map(({ name, labels }) => [name, labels])).toEqual([
+      [`${its.namespace}/decode-0-rank-0`, { app: "decode" }],
+      [`${its.namespace}/prefill-0-rank-0`, { app: "prefill", "llm-d.ai/role": "prefill" }],
+    ]);
+    for (let i = 0; i < 6; i++) expect(await legs()).toEqual(both);
+    await its.setStatus("prefill-0", { ips: ["127.80.7.2"], ready: false });
+    await becomes("none is named", areLegs(alone));
+    await its.setStatus("prefill-0", { ips: ["127.80.7.2"] });
+    await becomes("it is named again", areLegs(both));
+    await its.deletePool("prefill");
+    await becomes("none is named without the pool", areLegs(alone));
+    expect(await isReady()).toBe(true);
   });
 });
 

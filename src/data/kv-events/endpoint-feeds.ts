@@ -48,12 +48,16 @@ interface Seat {
   /** One for the endpoint's own port; for a bound socket one a topic. */
   readonly feeds: Map<string, EngineFeed>;
   source: MessageSource | undefined;
+  /** Holders of ranks that somebody else told of and that have not spoken themselves. */
+  readonly foretold: Map<number, Holder>;
   /** Its past will be asked for once its socket is open. */
   willCatchUp: boolean;
 }
 
 /** Topics of one endpoint: one a model, and a few for restarts under other names. */
 const maxTopics = 16;
+/** Ranks of one endpoint that may be foretold. */
+const maxForetold = 256;
 /** Unknown publishers that are named in the log. */
 const maxNamed = 32;
 
@@ -108,6 +112,33 @@ export class EndpointFeeds {
     return seat !== undefined && seat.endpoint.generation === endpoint.generation ? seat.holders : noHolders;
   }
 
+  /** The holder of a rank that somebody else tells of, for blocks that it has heard of; undefined for an endpoint that has no feed. */
+  foretell(endpoint: Endpoint, rank: number): Holder | undefined {
+    const seat = this.#seats[endpoint.slot];
+    if (seat === undefined || seat.endpoint.generation !== endpoint.generation) return undefined;
+    for (const feed of seat.feeds.values()) {
+      const spoken = feed.holderOf(rank);
+      if (spoken !== undefined) return spoken;
+    }
+    let holder = seat.foretold.get(rank);
+    if (holder === undefined) {
+      if (seat.feeds.size === 0 || seat.foretold.size >= maxForetold) return undefined;
+      holder = this.#options.index.attach();
+      seat.foretold.set(rank, holder);
+      seat.holders.push(holder);
+      this.#options.onRank?.(endpoint, rank, holder, true);
+    }
+    return holder;
+  }
+
+  /** Every rank that has blocks, spoken for or foretold. */
+  *ranksOf(endpoint: Endpoint): IterableIterator<readonly [rank: number, holder: Holder]> {
+    const seat = this.#seats[endpoint.slot];
+    if (seat === undefined || seat.endpoint.generation !== endpoint.generation) return;
+    for (const feed of seat.feeds.values()) yield* feed.ranks();
+    yield* seat.foretold;
+  }
+
   /** An endpoint's past has been asked for, or is about to be, and is not in yet. */
   get isReplaying(): boolean {
     for (const seat of this.#seats) {
@@ -152,7 +183,14 @@ export class EndpointFeeds {
       if (known.endpoint.generation === endpoint.generation) return;
       this.#drop(known);
     }
-    const seat: Seat = { endpoint, holders: [], feeds: new Map(), source: undefined, willCatchUp: false };
+    const seat: Seat = {
+      endpoint,
+      holders: [],
+      feeds: new Map(),
+      source: undefined,
+      foretold: new Map(),
+      willCatchUp: false,
+    };
     this.#seats[endpoint.slot] = seat;
     for (const name of namesOf(endpoint)) this.#byName.set(name, [...(this.#byName.get(name) ?? []), seat]);
     if (perEndpoint?.selects(endpoint) !== true) return;
@@ -193,6 +231,11 @@ export class EndpointFeeds {
       if (others.length > 0) this.#byName.set(name, others);
       else this.#byName.delete(name);
     }
+    for (const [rank, holder] of seat.foretold) {
+      this.#options.index.detach(holder);
+      this.#options.onRank?.(seat.endpoint, rank, holder, false);
+    }
+    seat.foretold.clear();
     const closing = Promise.all([seat.source?.close(), ...[...seat.feeds.values()].map((feed) => feed.close())]);
     this.#closing.add(closing);
     closing.finally(() => this.#closing.delete(closing)).catch(() => {});
@@ -218,10 +261,15 @@ export class EndpointFeeds {
       adapters: this.adapters,
       replayEndpoint,
       now,
+      holderOf: (rank) => {
+        const holder = seat.foretold.get(rank);
+        seat.foretold.delete(rank);
+        return holder;
+      },
       onBlockSize: (reported) => this.#warnOfBlockSize(seat.endpoint, reported),
       onRank: (rank, holder, isThere) => {
-        if (isThere) seat.holders.push(holder);
-        else seat.holders.splice(seat.holders.indexOf(holder), 1);
+        if (isThere && !seat.holders.includes(holder)) seat.holders.push(holder);
+        if (!isThere) seat.holders.splice(seat.holders.indexOf(holder), 1);
         onRank?.(seat.endpoint, rank, holder, isThere);
       },
     });

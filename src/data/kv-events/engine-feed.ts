@@ -79,6 +79,15 @@ export class EngineFeed {
     if (!this.#isClosed) this.#order.catchUp();
   }
 
+  /** Of a rank that has spoken. */
+  holderOf(rank: number): Holder | undefined {
+    return this.#ranks.get(rank)?.holder;
+  }
+
+  *ranks(): IterableIterator<readonly [rank: number, holder: Holder]> {
+    for (const [number, { holder }] of this.#ranks) yield [number, holder];
+  }
+
   get isReplaying(): boolean {
     return this.#order.isReplaying;
   }

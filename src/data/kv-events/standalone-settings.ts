@@ -43,6 +43,8 @@ export type StandaloneReading =
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
+/** The endpoints of the prefill pool, by the label that they get. */
+const prefillSelector = "llm-d.ai/role=prefill";
 const mebibyte = 1024 * 1024;
 
 /** Reads the environment; whether it is the standalone mode is the caller's to know. */
@@ -75,12 +77,17 @@ export function standaloneSettings(env: Environment): StandaloneReading {
   if (settings.peerService !== undefined && settings.podIp === undefined) {
     reader.faults.push("POD_IP: is needed where DYN_EPP_PEER_SERVICE is set, to leave this picker out of its peers");
   }
+  if (settings.peerService === undefined && settings.selectionHttpPort !== undefined) {
+    reader.warnings.push("DYN_EPP_SELECTION_HTTP_PORT has no effect without DYN_EPP_PEER_SERVICE");
+  }
   if (reader.faults.length > 0) return { kind: "faults", faults: reader.faults };
   return { kind: "settings", settings, plugins: pluginsOf(settings), warnings: reader.warnings };
 }
 
 function pluginsOf(settings: StandaloneSettings): readonly PluginEntry[] {
-  const { kvEventReplayPort, totalKvBlocks, maxNumBatchedTokens, peerService, replicaSyncPort } = settings;
+  const { kvEventReplayPort, totalKvBlocks, maxNumBatchedTokens, peerService } = settings;
+  const { replicaSyncPort: port, selectionHttpPort: indexPort } = settings;
+  const hasPrefillPool = settings.prefillInferencePoolName !== undefined;
   const timeout = `${settings.tokenizationTimeoutMs}ms`;
   const { tokenizerUrl: url, tokenizerMaxResponseBytes: maxResponseBytes } = settings;
   return [
@@ -96,8 +103,11 @@ function pluginsOf(settings: StandaloneSettings): readonly PluginEntry[] {
           ...(kvEventReplayPort === undefined ? {} : { kvEventReplayPort }),
           ...(totalKvBlocks === undefined ? {} : { totalKvBlocks }),
           ...(maxNumBatchedTokens === undefined ? {} : { maxNumBatchedTokens }),
+          ...(hasPrefillPool ? { prefillSelector } : {}),
           tokens: { vllm: { url, timeout, mmTimeout: timeout, maxResponseBytes } },
-          ...(peerService === undefined ? {} : { peers: { service: peerService, port: replicaSyncPort } }),
+          ...(peerService === undefined
+            ? {}
+            : { peers: { service: peerService, port, ...(indexPort === undefined ? {} : { indexPort }) } }),
         },
       },
     },

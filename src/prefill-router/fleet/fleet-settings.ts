@@ -14,6 +14,7 @@ import {
   type StageSettings,
   withSettings,
 } from "../config.ts";
+import type { ConditionalDisaggregation } from "../plan/conditional-disaggregation.ts";
 import { type PlanConfig, planDefaults, type SettingsOf } from "../plan/contracts.ts";
 import { syntheticProfile } from "../policy/policy-class.ts";
 import { parsePolicyConfig, type RouterPolicyConfig } from "../policy/policy-config.ts";
@@ -28,6 +29,8 @@ export interface FleetSettings {
   readonly busyThresholds: BusyThresholds;
   /** Queue classes may differ from model to model. */
   planConfig(model: string, isDisaggEnforced: boolean): PlanConfig;
+  /** For who can serve a request on its decode worker alone; undefined where the settings do not ask for it. */
+  readonly conditional: ConditionalDisaggregation | undefined;
 }
 
 export interface FleetSettingsRead {
@@ -77,6 +80,7 @@ function settingsFrom(config: RouterConfig, policy: RouterPolicyConfig | undefin
     config,
     settingsOf: scoredSettings(config, policy, faults),
     busyThresholds: busyThresholdsOf(config),
+    conditional: conditionalOf(config),
     planConfig: (model, isDisaggEnforced) => ({
       profile: policy?.profileOf(model) ?? queue,
       // The picker's frontends serve what they are told: in direct mode each request of a disaggregated set names both legs.
@@ -94,6 +98,17 @@ function settingsFrom(config: RouterConfig, policy: RouterPolicyConfig | undefin
       queueRecheckMs: planDefaults.queueRecheckMs,
       maxQueuedPlans: planDefaults.maxQueuedPlans,
     }),
+  };
+}
+
+function conditionalOf(config: RouterConfig): ConditionalDisaggregation | undefined {
+  if (!config.conditionalDisaggEnabled) return undefined;
+  return {
+    policy: config.conditionalDisaggPolicy,
+    effIslThreshold: config.conditionalDisaggEffIslThreshold,
+    effIslRatioThreshold: config.conditionalDisaggEffIslRatioThreshold,
+    prefillBusyThreshold: config.conditionalDisaggPrefillBusyThreshold ?? config.routerQueueThreshold,
+    decodeBusyThreshold: config.conditionalDisaggDecodeBusyThreshold,
   };
 }
 

@@ -25,6 +25,8 @@ export interface SetRoute {
   readonly tokenize: TokenizeRequest;
   readonly router: PrefillRouter;
   readonly isPrefillWorker: (workerId: bigint) => boolean;
+  /** "ip:port" of a prefill worker that is a server by itself, for the one that asks it; undefined where a frontend finds it by its id. */
+  readonly prefillServerOf?: (workerId: bigint) => string | undefined;
   hash(tokens: Uint32Array, cacheSalt: string | undefined, media: readonly MediaSpan[] | undefined): TokenHashes;
 }
 

@@ -136,13 +136,14 @@ export class Chooser {
   choose(request: PlanRequest, nowMs: number, isPreview: boolean): Choice {
     const unready = this.unready();
     if (unready !== undefined) return { kind: "refused", refusal: unready };
-    const { decode, random } = this.#options;
+    const { config, decode, random } = this.#options;
     const matches = this.match(request, nowMs);
     const decodeBound = this.boundTo(request, "decode", nowMs);
-    if (!this.isDisaggregated) {
+    const wholeOnDecode = (): Choice => {
       const leg = this.legRequest(request, "aggregated", matches, decodeBound);
       return this.#decodeAlone(request, leg, decode.select(leg, nowMs, random), decodeBound, undefined, isPreview);
-    }
+    };
+    if (!this.isDisaggregated) return wholeOnDecode();
     const prefillBound = this.boundTo(request, "prefill", nowMs);
     const prefillRequest = this.legRequest(request, "prefill", matches, prefillBound);
     const prefillSelection = this.#options.prefill.select(prefillRequest, nowMs, random);
@@ -150,7 +151,10 @@ export class Chooser {
     if (bypass?.decision === "bypassed") {
       return this.#decodeAlone(request, bypass.leg, bypass.selection, decodeBound, bypass.decision, isPreview);
     }
-    if (prefillSelection.kind === "none") return refused(refusalOf("prefill", prefillSelection));
+    if (prefillSelection.kind === "none") {
+      const isNeeded = config.servesWithoutPrefill !== true || request.pinned?.prefill !== undefined;
+      return isNeeded ? refused(refusalOf("prefill", prefillSelection)) : wholeOnDecode();
+    }
     const decodeRequest = this.#afterPrefill(
       this.legRequest(request, "decode", matches, decodeBound),
       prefillSelection,

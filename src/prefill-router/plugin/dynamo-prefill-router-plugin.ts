@@ -8,7 +8,7 @@ import { isTruthy } from "../../dynamo/event-plane/settings.ts";
 import type { PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
 import { type FleetSettings, readFleetSettings } from "../fleet/fleet-settings.ts";
 import { settingSchemas } from "../settings/parameters.ts";
-import { EndpointRoutes } from "../standalone/endpoint-routes.ts";
+import { EndpointRoutes, type EnginePeers } from "../standalone/endpoint-routes.ts";
 import {
   type EngineParameters,
   engineFaults,
@@ -195,15 +195,17 @@ function createOver(
 }
 
 /** Throws where a Service is named and nothing says how to reach an API server. */
-function peersOf({ service, addresses = [], port }: PeerParameters, context: PluginContext) {
+function peersOf(parameters: PeerParameters, context: PluginContext): EnginePeers {
+  const { service, addresses = [], port, indexPort, indexUrls: urls } = parameters;
   const { environment = {}, log } = context;
+  const index = indexPort === undefined ? undefined : { port: indexPort, urls };
   if (service === undefined) {
     const names = addresses.map((text) => parsePeer(text, port)).filter((peer): peer is PeerName => "host" in peer);
-    return { source: createListedPeers({ names }), port };
+    return { source: createListedPeers({ names }), port, index };
   }
   const namespace = environment["POD_NAMESPACE"] ?? environment["NAMESPACE"] ?? "default";
   const podIp = environment["POD_IP"];
-  return { source: createClusterPeers({ namespace, service, port, podIp, environment, log }), port };
+  return { source: createClusterPeers({ namespace, service, port, podIp, environment, log }), port, index };
 }
 
 /** Dynamo's. */

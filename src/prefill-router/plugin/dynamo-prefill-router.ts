@@ -66,6 +66,9 @@ export interface DynamoPrefillRouterInit {
   readonly now: () => number;
 }
 
+/** What the sidecar of a decode server reads, llm-d's for one. */
+const prefillServerHeader = "x-prefiller-host-port";
+
 const plannedKey = new AttributeKey<Planned>("dynamo-plan");
 /** Up to so many workers, what they would have cost is kept with every decision; beyond, with one in so many. */
 const alwaysExplained = 16;
@@ -169,6 +172,7 @@ export class DynamoPrefillRouter implements Planner, ProfileHandler, RequestObse
     const planned = request.attribute(plannedKey);
     if (planned === undefined) return;
     const { binding } = this.#init;
+    if (planned.prefillServer !== undefined) upstreamHeaders.set(prefillServerHeader, planned.prefillServer);
     if (binding === undefined) return;
     setWorkerHeaders(planned.plan, upstreamHeaders, binding.sendsLegacyHeaders);
     spliceTokenData(request, binding.injectsTokens ? planned.tokenData : undefined);

@@ -31,6 +31,8 @@ export interface Planned {
   readonly tokenData: Uint32Array | undefined;
   /** Prompt tokens, exact or estimated. */
   readonly isl: number;
+  /** "ip:port" that the destination asks to compute the prompt; undefined where it does so itself, or finds it by the worker's id. */
+  readonly prefillServer: string | undefined;
   /** Monotonic; undefined until it is there. */
   firstByteAtMs: number | undefined;
 }
@@ -214,7 +216,9 @@ export class Planning implements PendingPlanning {
     const { priorityJump, strictPriority, policyClass, sessionId } = this.#hints;
     const hintsShown = { priorityJump, strictPriority, policyClass, sessionId };
     const considered = this.#considered;
-    this.#init.planned({ plan, route, place, hints: this.#hints, tokenData, isl, firstByteAtMs: undefined });
+    const prefillServer = plan.prefill === undefined ? undefined : route.prefillServerOf?.(plan.prefill.worker.id);
+    const planned = { plan, route, place, hints: this.#hints, tokenData, isl, prefillServer };
+    this.#init.planned({ ...planned, firstByteAtMs: undefined });
     this.#finish({
       kind: "planned",
       destinations: [destination],

@@ -19,6 +19,30 @@ export interface DumpedRank {
   readonly logs: readonly (BlockLog | undefined)[];
 }
 
+export interface DumpSource {
+  readonly modelName: string;
+  readonly routingGroup: string;
+  readonly blockSize: number;
+  /** Begun anew each time it is read. */
+  readonly events: AsyncIterable<string>;
+}
+
+/** The whole dump, in pieces. */
+export async function* dumpText(partitions: readonly DumpSource[]): AsyncGenerator<string> {
+  let separator = "{";
+  for (const { modelName, routingGroup, blockSize, events } of partitions) {
+    yield `${separator}${JSON.stringify(`${modelName}:${routingGroup}`)}:{"block_size":${blockSize},"events":[`;
+    let comma = "";
+    for await (const event of events) {
+      yield `${comma}${event}`;
+      comma = ",";
+    }
+    yield "]}";
+    separator = ",";
+  }
+  yield partitions.length === 0 ? "{}" : "}";
+}
+
 /** Texts of events, in order, to be joined by commas. */
 export async function* dumpEvents(ranks: readonly DumpedRank[]): AsyncGenerator<string> {
   let eventId = 0;
@@ -101,11 +125,11 @@ export function parseDump(text: string): DumpedPartition[] {
   });
 }
 
-/** Puts dumped events into an index; `holderOf` names the holder of a rank. Returns how many blocks were taken. */
+/** Puts dumped events into an index; `holderOf` names the holder of a rank, if it is to have one. Returns how many blocks were taken. */
 export async function applyDump(
   events: readonly unknown[],
-  index: KvIndex,
-  holderOf: (rank: WorkerRank) => number,
+  index: Pick<KvIndex, "stored">,
+  holderOf: (rank: WorkerRank) => number | undefined,
 ): Promise<number> {
   let taken = 0;
   let sinceTurn = 0;
@@ -116,6 +140,7 @@ export async function applyDump(
     const count = engineHashes.length / 2;
     const [low, high] = words(parent ?? 0n);
     const holder = holderOf(rank);
+    if (holder === undefined) continue;
     const outcome = index.stored(holder, tier, low, high, parent !== undefined, engineHashes, tokensHashes, 0, count);
     if (outcome === "applied") taken += count;
     sinceTurn += count;

@@ -16,6 +16,8 @@ export class LoggedIndex implements KvIndex {
   readonly #secrets: AddressSecrets;
   /** By holder, then by tier. */
   readonly #logs = new Map<Holder, (BlockLog | undefined)[]>();
+  /** What was taken back while a peer's blocks are taken over; undefined while none are. */
+  #takenBack: TakenBack | undefined;
 
   constructor(index: KvIndex, random: () => number) {
     this.#index = index;
@@ -53,12 +55,33 @@ export class LoggedIndex implements KvIndex {
     return this.#index.attach();
   }
 
+  /**
+   * Where blocks go that a peer tells of while engines tell of theirs: what an engine has taken back since the beginning stays away, for the peer's
+   * word is older. One at a time, to be ended.
+   */
+  beginTakeover(): { readonly index: Pick<KvIndex, "stored">; end(): void } {
+    this.#takenBack = new TakenBack();
+    return {
+      index: { stored: (...stored) => this.#takeOver(...stored) },
+      end: () => {
+        this.#takenBack = undefined;
+      },
+    };
+  }
+
+  #takeOver(...[holder, tier, low, high, hasParent, engine, tokens, first, count]: Parameters<KvIndex["stored"]>) {
+    const valid = this.#takenBack?.validOf(holder, tier, engine, first, count) ?? count;
+    if (valid === 0) return "invalid";
+    return this.stored(holder, tier, low, high, hasParent, engine, tokens, first, valid);
+  }
+
   detach(holder: Holder): void {
     this.#logs.delete(holder);
     this.#index.detach(holder);
   }
 
   cleared(holder: Holder): void {
+    this.#takenBack?.cleared(holder);
     this.#logs.delete(holder);
     this.#index.cleared(holder);
   }
@@ -115,6 +138,7 @@ export class LoggedIndex implements KvIndex {
 
   removed(holder: Holder, tier: StorageTier, engineHashes: Uint32Array, first: number, count: number): void {
     this.#index.removed(holder, tier, engineHashes, first, count);
+    this.#takenBack?.removed(holder, tier, engineHashes, first, count);
     const log = this.#logs.get(holder)?.[tier];
     if (log === undefined) return;
     for (let at = 2 * first; at < 2 * (first + count); at += 2) {
@@ -132,4 +156,37 @@ export class LoggedIndex implements KvIndex {
     logs[tier] = log;
     return log;
   }
+}
+
+/** Blocks that engines have taken back, and engines that have taken back everything. */
+class TakenBack {
+  readonly #cleared = new Set<Holder>();
+  readonly #removed = new Map<Holder, Set<string>>();
+
+  cleared(holder: Holder): void {
+    this.#cleared.add(holder);
+  }
+
+  removed(holder: Holder, tier: StorageTier, hashes: Uint32Array, first: number, count: number): void {
+    let removed = this.#removed.get(holder);
+    if (removed === undefined) {
+      removed = new Set();
+      this.#removed.set(holder, removed);
+    }
+    for (let at = first; at < first + count; at++) removed.add(blockKey(tier, hashes, at));
+  }
+
+  /** How many blocks of a chain count, from its first. */
+  validOf(holder: Holder, tier: StorageTier, hashes: Uint32Array, first: number, count: number): number {
+    if (this.#cleared.has(holder)) return 0;
+    const removed = this.#removed.get(holder);
+    if (removed === undefined) return count;
+    let valid = 0;
+    while (valid < count && !removed.has(blockKey(tier, hashes, first + valid))) valid++;
+    return valid;
+  }
+}
+
+function blockKey(tier: StorageTier, hashes: Uint32Array, index: number): string {
+  return `${tier}:${hashes[2 * index]}:${hashes[2 * index + 1]}`;
 }

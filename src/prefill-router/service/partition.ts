@@ -75,7 +75,8 @@ export class Partition {
     this.blockSize = blockSize;
     this.isEagle = isEagle;
     this.#now = now;
-    const planConfig = serviceConfig(settings, modelName);
+    // Callers of the service dispatch to workers themselves.
+    const planConfig = { ...settings.planConfig(modelName, false), conditional: settings.conditional };
     const needsBatchedTokens = planConfig.profile.classes.some(hasQueue);
     const stage = (name: "prefill" | "decode"): WorkerStage =>
       createWorkerStage({ stage: name, blockSize, busyThresholds: noBusyThresholds, needsBatchedTokens, random });
@@ -164,7 +165,7 @@ export class Partition {
     );
   }
 
-  dump(): AsyncGenerator<string> {
+  get events(): AsyncGenerator<string> {
     const ranks: DumpedRank[] = [];
     for (const { rank, holder } of this.#feeds?.holders() ?? []) {
       ranks.push({ rank, logs: this.#log?.logsOf(holder) ?? [] });
@@ -194,20 +195,4 @@ export class Partition {
     this.#isStale = true;
     this.router.setHolder(rank, holder);
   }
-}
-
-/** Conditional disaggregation is for those who dispatch to workers themselves, which callers of the service do. */
-function serviceConfig(settings: FleetSettings, modelName: string) {
-  const { config } = settings;
-  const conditional = {
-    policy: config.conditionalDisaggPolicy,
-    effIslThreshold: config.conditionalDisaggEffIslThreshold,
-    effIslRatioThreshold: config.conditionalDisaggEffIslRatioThreshold,
-    prefillBusyThreshold: config.conditionalDisaggPrefillBusyThreshold ?? config.routerQueueThreshold,
-    decodeBusyThreshold: config.conditionalDisaggDecodeBusyThreshold,
-  };
-  return {
-    ...settings.planConfig(modelName, false),
-    conditional: config.conditionalDisaggEnabled ? conditional : undefined,
-  };
 }

@@ -20,11 +20,7 @@ export async function recoverFromPeers({ service, peers, log, signal }: Recovery
   for (const peer of peers) {
     if (signal.aborted) return 0;
     try {
-      const text = await fetchDump(
-        `${peer.replace(/\/$/, "")}/dump`,
-        AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
-      );
-      const blocks = await take(service, text);
+      const blocks = await take(service, await fetchDump(peer, signal));
       log.info({ peer, blocks }, "took a peer's blocks over");
       return blocks;
     } catch (error) {
@@ -35,9 +31,25 @@ export async function recoverFromPeers({ service, peers, log, signal }: Recovery
   return 0;
 }
 
-async function fetchDump(url: string, signal: AbortSignal): Promise<string> {
-  const response = await fetch(url, { signal });
-  if (!response.ok || response.body === null) throw new Error(`the peer answered ${response.status}`);
+/** The peer is there and does not give its blocks, now or ever. */
+export class DumpRefused extends Error {
+  readonly code = "DUMP_REFUSED";
+  readonly status: number;
+  constructor(status: number) {
+    super(`the peer answered ${status}`);
+    this.name = "DumpRefused";
+    this.status = status;
+  }
+}
+
+/** The dump of the selector or indexer at a URL. Throws DumpRefused, and whatever else keeps it from coming. */
+export async function fetchDump(peer: string, stopped: AbortSignal): Promise<string> {
+  const signal = AbortSignal.any([stopped, AbortSignal.timeout(timeoutMs)]);
+  const response = await fetch(`${peer.replace(/\/$/, "")}/dump?max_bytes=${maxDumpBytes}`, { signal });
+  if (!response.ok || response.body === null) {
+    await response.body?.cancel();
+    throw new DumpRefused(response.status);
+  }
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of response.body) {

@@ -1,7 +1,7 @@
 /** The routes of Dynamo's select service, and /metrics, which it has not. What is exchanged here is text; sockets are the caller's. */
 import { encodeExactJson } from "../../dynamo/record-json.ts";
 import { BadRequest, parseBody } from "./body.ts";
-import type { Partition } from "./partition.ts";
+import { dumpText } from "./dump.ts";
 import { Refused } from "./refusals.ts";
 import { readOutputBlock, readPartitionRequest, readPeer, readReservation, readSelection } from "./requests.ts";
 import type { SelectionService } from "./selection-service.ts";
@@ -168,7 +168,7 @@ export function createRoutes({ service, peers, metrics }: RoutesOptions): Routes
           json(service.overlapScores(readPartitionRequest(bodyOf(request), "struct OverlapScoresRequest"))),
       },
     ],
-    ["/dump", { GET: () => ({ status: 200, stream: dumpOf(service.catalogue.partitions()) }) }],
+    ["/dump", { GET: () => ({ status: 200, stream: dumpText(service.catalogue.partitions()) }) }],
     [
       "/replica_sync/register_peer",
       {
@@ -272,20 +272,4 @@ function filterOf(query: URLSearchParams) {
 
 function json(value: unknown, status = 200): Reply {
   return { status, json: value };
-}
-
-async function* dumpOf(partitions: readonly Partition[]): AsyncGenerator<string> {
-  let separator = "{";
-  for (const partition of partitions) {
-    const key = JSON.stringify(`${partition.modelName}:${partition.routingGroup}`);
-    yield `${separator}${key}:{"block_size":${partition.blockSize},"events":[`;
-    let comma = "";
-    for await (const event of partition.dump()) {
-      yield `${comma}${event}`;
-      comma = ",";
-    }
-    yield "]}";
-    separator = ",";
-  }
-  yield partitions.length === 0 ? "{}" : "}";
 }

@@ -1,11 +1,12 @@
 /**
- * The router over raw engines: every endpoint of the store is a worker of one set, known by its pod's name and by what its engine publishes. Owns the
- * router, the index, the engines' events and the tokenizer, and ends them at close.
+ * The router over raw engines: every endpoint of the store is a worker of one set, known by its pod's name and by what its engine publishes, and does
+ * both stages unless its labels make it a prefill server. Owns the router, the index, the engines' events and the tokenizer, and ends them at close.
  */
 import type { MediaSpan } from "../../data/attributes.ts";
 import type { Endpoint, Endpoints } from "../../data/endpoint.ts";
 import { EndpointFeeds } from "../../data/kv-events/endpoint-feeds.ts";
 import type { EventCounters } from "../../data/kv-events/event-counters.ts";
+import { parseLabelSelector } from "../../data/kv-events/label-selector.ts";
 import type { PeerSource } from "../../data/peers/peer-addresses.ts";
 import type { Holder } from "../../data/prefix-index/kv-index.ts";
 import { mediaByBlock } from "../../data/producers/precise-prefix-cache-media.ts";
@@ -13,7 +14,7 @@ import type { TokenBackend } from "../../data/producers/token-backend.ts";
 import type { EndpointStoreView } from "../../data/store-view.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import { createTokenHasher } from "../../tokens/block-hash.ts";
-import type { PrefillRouter } from "../contracts.ts";
+import type { PrefillRouter, RouterWorker, WorkerRank } from "../contracts.ts";
 import type { FleetSettings } from "../fleet/fleet-settings.ts";
 import type { RouteLookup, SetRoute, TokenizeRequest } from "../fleet/route-table.ts";
 import { createSetIndex, type IndexSize } from "../fleet/set-index.ts";
@@ -35,6 +36,7 @@ import {
 } from "./endpoint-worker.ts";
 import type { EngineParameters } from "./engine-parameters.ts";
 import { tokenizeThrough } from "./request-tokenizer.ts";
+import { SharedIndex } from "./shared-index.ts";
 import { SlotPeers } from "./slot-peers.ts";
 
 export interface EndpointRoutesInit {
@@ -44,12 +46,20 @@ export interface EndpointRoutesInit {
   /** Owned from now on. Undefined: requests have no tokens. */
   readonly tokenizer: TokenBackend | undefined;
   /** Where the other pickers are found, and the port of all; owned from now on. Undefined: there are none. */
-  readonly peers?: { readonly source: PeerSource; readonly port: number } | undefined;
+  readonly peers?: EnginePeers | undefined;
   readonly log: Logger;
   /** Monotonic milliseconds. */
   readonly now: () => number;
   readonly random: () => number;
   readonly observersOf: (set: WatchedSet) => readonly RouterObserver[];
+}
+
+export interface EnginePeers {
+  readonly source: PeerSource;
+  /** Of what they have running. */
+  readonly port: number;
+  /** Where they give each other their indices; undefined: they do not. */
+  readonly index: { readonly port: number; readonly urls: readonly string[] | undefined } | undefined;
 }
 
 interface Server {
@@ -75,7 +85,11 @@ export class EndpointRoutes implements OwnedRoutes {
   readonly #openFeeds: (() => EndpointFeeds) | undefined;
   readonly #tokenize: TokenizeRequest;
   readonly #peers: SlotPeers | undefined;
+  /** Undefined where pickers do not give each other their indices. */
+  readonly #shared: SharedIndex | undefined;
   readonly #limits: EngineLimits;
+  /** Undefined: every endpoint does both. */
+  readonly #isPrefillServer: ((labels: Endpoint["labels"]) => boolean) | undefined;
   readonly #servers = new Map<bigint, Server>();
   readonly #routes = new Map<string | undefined, SetRoute>();
   readonly runtimes: ReadonlyMap<string, RoutedSet>;
@@ -92,10 +106,12 @@ export class EndpointRoutes implements OwnedRoutes {
     const { modelName, blockSizeTokens: blockSize, totalKvBlocks, maxNumBatchedTokens } = engines;
     this.#init = init;
     this.#limits = { totalKvBlocks, maxNumBatchedTokens };
+    const { prefillSelector } = engines;
+    this.#isPrefillServer = prefillSelector === undefined ? undefined : parseLabelSelector(prefillSelector);
     this.#tokenize = tokenizeThrough(init.tokenizer);
     const index = createSetIndex(settings.config, random);
-    this.#indexSize = index.size;
-    const config = settings.planConfig(modelName, false);
+    const { conditional } = settings;
+    const config = { ...settings.planConfig(modelName, false), conditional, servesWithoutPrefill: true };
     const needsBatchedTokens = config.profile.classes.some(hasQueue);
     if (needsBatchedTokens && maxNumBatchedTokens === undefined) {
       throw new Error(
@@ -130,8 +146,11 @@ export class EndpointRoutes implements OwnedRoutes {
       readmit: (id) => this.#router.suspectWorker(id, 0),
     });
     if (init.peers !== undefined) {
+      const { source, port } = init.peers;
       this.#peers = new SlotPeers({
-        ...init.peers,
+        source,
+        port,
+        found: (addresses) => this.#shared?.found(addresses),
         modelName,
         blockSize,
         stage: decode,
@@ -142,10 +161,27 @@ export class EndpointRoutes implements OwnedRoutes {
       });
     }
     const { fed } = index;
+    if (fed !== undefined && init.peers?.index !== undefined) {
+      this.#shared = new SharedIndex({
+        fed,
+        peers: init.peers.index,
+        modelName,
+        blockSize,
+        isPrepared: () => endpoints.isSynced,
+        ranks: () => this.#ranks(),
+        holderOf: ({ workerId, dpRank }) => {
+          const server = this.#servers.get(workerId);
+          return server && this.#feeds?.foretell(server.endpoint, dpRank);
+        },
+        log,
+        now,
+        random,
+      });
+    }
     if (fed !== undefined) {
       this.#openFeeds = () =>
         new EndpointFeeds({
-          index: fed,
+          index: this.#shared?.index ?? fed,
           endpoints,
           blockSize,
           topicFilter: "",
@@ -158,8 +194,9 @@ export class EndpointRoutes implements OwnedRoutes {
           onRank: (endpoint, rank, holder, isThere) => this.#heard(endpoint, rank, isThere ? holder : undefined),
         });
     }
+    this.#indexSize = this.#shared?.index ?? index.size;
     this.runtimes = new Map([
-      [setKey, { set, router: this.#router, indexSize: index.size, replicas: this.#peers, ingest: undefined }],
+      [setKey, { set, router: this.#router, indexSize: this.#indexSize, replicas: this.#peers, ingest: undefined }],
     ]);
   }
 
@@ -173,13 +210,14 @@ export class EndpointRoutes implements OwnedRoutes {
     });
     for (const endpoint of endpoints.snapshot()) this.#added(endpoint);
     this.#feeds = this.#openFeeds?.();
+    this.#shared?.begin();
     this.#peers?.begin();
   }
 
   /** Whatever model is asked for: an engine knows its own names, and answers for those that it does not know. */
   find(model: string): RouteLookup {
     if (this.#beganAtMs === undefined) return { kind: "not-ready", reason: "the router has not begun" };
-    this.#followMetrics();
+    this.#followEndpoints();
     return { kind: "found", route: this.#routeFor(this.#feeds?.adapters.has(model) === true ? model : undefined) };
   }
 
@@ -209,6 +247,7 @@ export class EndpointRoutes implements OwnedRoutes {
           index: size && { blocks: size.blocks, heldBlocks: size.heldBlocks, sizeBytes: size.sizeBytes },
           router: this.#router.snapshot(),
           replicas: this.#peers?.state() ?? null,
+          sharedIndex: this.#shared?.state() ?? null,
           events: feeds && { ...feeds.counters, isReplaying: feeds.isReplaying },
           engines: Object.fromEntries(
             Array.from(this.#servers.values(), ({ id, endpoint }) => [
@@ -227,6 +266,7 @@ export class EndpointRoutes implements OwnedRoutes {
     this.#unsubscribe?.();
     this.#suspects.close();
     this.#router.close();
+    await this.#shared?.close();
     await this.#peers?.close();
     await this.#feeds?.close();
     await this.#init.tokenizer?.close();
@@ -236,7 +276,16 @@ export class EndpointRoutes implements OwnedRoutes {
     const { endpoints, settings } = this.#init;
     if (this.#beganAtMs === undefined || !endpoints.isSynced) return false;
     if (this.#servers.size < Math.max(1, settings.config.minInitialWorkers)) return false;
+    if (this.#shared?.isRecovering === true) return false;
     return this.#feeds?.isReplaying !== true || this.#init.now() - this.#beganAtMs > settleWithinMs;
+  }
+
+  /** That have blocks. */
+  *#ranks(): IterableIterator<{ readonly rank: WorkerRank; readonly holder: Holder }> {
+    for (const { id, endpoint } of this.#servers.values()) {
+      for (const [dpRank, holder] of this.#feeds?.ranksOf(endpoint) ?? [])
+        yield { rank: { workerId: id, dpRank }, holder };
+    }
   }
 
   #routeFor(loraName: string | undefined): SetRoute {
@@ -252,7 +301,8 @@ export class EndpointRoutes implements OwnedRoutes {
         contextLength: 0,
         tokenize: this.#tokenize,
         router: this.#router,
-        isPrefillWorker: () => false,
+        isPrefillWorker: (id) => this.#roleOf(this.#servers.get(id)?.endpoint) === "prefill",
+        prefillServerOf: (id) => this.#servers.get(id)?.endpoint.hostPort,
         hash: (tokens, cacheSalt, media: readonly MediaSpan[] | undefined) =>
           this.#hasher.hash(tokens, {
             blockSize,
@@ -310,31 +360,42 @@ export class EndpointRoutes implements OwnedRoutes {
   }
 
   #upsert({ id, endpoint, heard }: Server): void {
-    this.#router.upsertWorker(routerWorkerOf(id, endpoint, heard ?? assumedSpan(endpoint), this.#limits));
+    const role = this.#roleOf(endpoint) ?? "aggregated";
+    this.#router.upsertWorker(routerWorkerOf(id, endpoint, role, heard ?? assumedSpan(endpoint), this.#limits));
     // The same process that was seen not to listen, whatever is heard of it.
     if (this.#suspects.isExcluded(id)) this.#router.suspectWorker(id, Number.POSITIVE_INFINITY);
   }
 
-  /** What a scrape says of engines that nobody has told of; a look at the snapshot while nothing has changed. */
-  #followMetrics(): void {
-    if (this.#limits.totalKvBlocks !== undefined) return;
+  #roleOf(endpoint: Endpoint | undefined): RouterWorker["role"] | undefined {
+    if (endpoint === undefined || this.#isPrefillServer === undefined) return endpoint && "aggregated";
+    return this.#isPrefillServer(endpoint.labels) ? "prefill" : "decode";
+  }
+
+  /** What a scrape says of engines that nobody has told of, and labels that make another server of one; a look at the snapshot while nothing has changed. */
+  #followEndpoints(): void {
+    if (this.#limits.totalKvBlocks !== undefined && this.#isPrefillServer === undefined) return;
     const snapshot = this.#init.endpoints.snapshot();
     if (snapshot === this.#seen) return;
     this.#seen = snapshot;
     for (const endpoint of snapshot) {
       const server = this.#serverOf(endpoint);
       if (server === undefined) continue;
-      server.endpoint = endpoint;
       const totalKvBlocks = totalKvBlocksOf(endpoint) ?? server.totalKvBlocks;
-      if (totalKvBlocks === server.totalKvBlocks) continue;
+      const isSame = totalKvBlocks === server.totalKvBlocks && this.#roleOf(endpoint) === this.#roleOf(server.endpoint);
+      server.endpoint = endpoint;
+      if (isSame) continue;
       server.totalKvBlocks = totalKvBlocks;
       this.#upsert(server);
     }
   }
 
-  /** Another server may be chosen. */
+  /** Another server of its kind may be chosen; without a prefill server requests are served all the same. */
   #hasStandIn(workerId: bigint): boolean {
-    for (const id of this.#servers.keys()) if (id !== workerId && !this.#suspects.isExcluded(id)) return true;
+    const role = this.#roleOf(this.#servers.get(workerId)?.endpoint);
+    if (role === "prefill") return true;
+    for (const [id, { endpoint }] of this.#servers) {
+      if (id !== workerId && !this.#suspects.isExcluded(id) && this.#roleOf(endpoint) === role) return true;
+    }
     return false;
   }
 }

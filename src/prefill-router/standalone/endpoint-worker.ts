@@ -1,4 +1,4 @@
-/** An endpoint as the router knows it: one server that does both stages, under its pod's name for as long as there is one. */
+/** An endpoint as the router knows it: one server for a stage or for both, under its pod's name for as long as there is one. */
 import type { Endpoint } from "../../data/endpoint.ts";
 import { rankOf } from "../../data/kv-events/endpoint-feeds.ts";
 import type { RouterWorker } from "../contracts.ts";
@@ -35,12 +35,13 @@ export function assumedSpan(endpoint: Endpoint): RankSpan {
 export function routerWorkerOf(
   id: bigint,
   endpoint: Endpoint,
+  role: RouterWorker["role"],
   { first, size }: RankSpan,
   limits: EngineLimits,
 ): RouterWorker {
   return {
     id,
-    role: "aggregated",
+    role,
     dataParallelStartRank: first,
     dataParallelSize: size,
     totalKvBlocks: limits.totalKvBlocks ?? totalKvBlocksOf(endpoint),

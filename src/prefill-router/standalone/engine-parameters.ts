@@ -1,4 +1,5 @@
 /** The parameters of a router whose workers are the endpoints themselves, raw engines: what Dynamo's model cards would say of them. */
+import { parseLabelSelector } from "../../data/kv-events/label-selector.ts";
 import { parsePeer } from "../../data/peers/peer-addresses.ts";
 import {
   type TokenProducerParameters,
@@ -14,6 +15,7 @@ export interface EngineParameters {
   readonly kvEventReplayPort?: number;
   readonly totalKvBlocks?: number;
   readonly maxNumBatchedTokens?: number;
+  readonly prefillSelector?: string;
   readonly tokens?: Pick<TokenProducerParameters, "vllm" | "modelPath">;
   readonly peers?: PeerParameters;
 }
@@ -23,6 +25,8 @@ export interface PeerParameters {
   readonly service?: string;
   readonly addresses?: readonly string[];
   readonly port: number;
+  readonly indexPort?: number;
+  readonly indexUrls?: readonly string[];
 }
 
 const port = { type: "integer", minimum: 1, maximum: 65_535 };
@@ -58,6 +62,12 @@ export const engineSchema = {
       minimum: 1,
       description: "Prompt tokens an engine computes at once; a queue threshold is a share of them.",
     },
+    prefillSelector: {
+      type: "string",
+      minLength: 1,
+      description:
+        "Label selector of the endpoints that compute prompts for the others. A request goes to one of the others, with the header x-prefiller-host-port for the sidecar there; without a prefill server that can be chosen it is served where it goes. Default: every endpoint does both.",
+    },
     tokens: {
       type: "object",
       additionalProperties: false,
@@ -81,6 +91,16 @@ export const engineSchema = {
           description: "Instead of a Service: addresses or names, host or host:port.",
         },
         port: { ...port, default: 9092, description: "Port that each of them binds." },
+        indexPort: {
+          ...port,
+          description:
+            "Port where each of them gives its index to those that start (GET /dump, in the clear). Default: an index begins with what the engines say.",
+        },
+        indexUrls: {
+          type: "array",
+          items: { type: "string", pattern: "^https?://[^/]" },
+          description: "HTTP URLs to ask for an index at the start. Default: the others, at indexPort.",
+        },
       },
     },
   },
@@ -92,7 +112,11 @@ export function engineFaults(
 ): readonly string[] {
   if (workers === "endpoints" && engines === undefined) return ["engines: is needed where workers are endpoints"];
   if (workers === "dynamo" && engines !== undefined) return ["engines: needs workers: endpoints"];
+  const selector = engines?.prefillSelector;
   return [
+    ...(selector === undefined || parseLabelSelector(selector) !== undefined
+      ? []
+      : [`engines.prefillSelector: ${JSON.stringify(selector)} is no label selector`]),
     ...tokenFaults(engines?.tokens ?? {}).map((fault) => `engines.tokens.${fault}`),
     ...peerFaults(engines?.peers).map((fault) => `engines.peers${fault}`),
   ];
@@ -100,7 +124,9 @@ export function engineFaults(
 
 function peerFaults(peers: PeerParameters | undefined): readonly string[] {
   if (peers === undefined) return [];
-  const { service, addresses, port } = peers;
+  const { service, addresses, port, indexPort, indexUrls } = peers;
+  if (indexUrls !== undefined && indexPort === undefined) return [".indexUrls: needs indexPort"];
+  if (indexPort === port) return [".indexPort: must not be port"];
   if ((service === undefined) === (addresses === undefined)) return [": service or addresses is needed, and not both"];
   return (addresses ?? []).flatMap((text) => {
     const parsed = parsePeer(text, port);

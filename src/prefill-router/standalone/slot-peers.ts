@@ -20,6 +20,8 @@ export interface SlotPeersInit {
   readonly port: number;
   /** Owned from now on. */
   readonly source: PeerSource;
+  /** Told of all peers whenever they may have changed. */
+  readonly found?: ((addresses: readonly PeerAddress[]) => void) | undefined;
   readonly stage: Pick<WorkerStage, "observe" | "bookRemote">;
   /** A peer's booking ended or has its first token: who waits is to be looked at again. */
   readonly capacityChanged: () => void;
@@ -142,6 +144,7 @@ export class SlotPeers {
   #found(addresses: readonly PeerAddress[]): void {
     const mesh = this.#mesh;
     if (mesh === undefined || this.#isClosed) return;
+    this.#init.found?.(addresses);
     const wanted = new Set(addresses.map(endpointOf));
     for (const endpoint of mesh.list()) if (!wanted.has(endpoint)) mesh.deregister(endpoint);
     for (const endpoint of wanted) mesh.register(endpoint);

@@ -73,6 +73,7 @@ interface SetState {
   readonly index: { readonly heldBlocks: number };
   readonly events: Readonly<Record<string, number>>;
   readonly engines: Readonly<Record<string, { readonly blocks: number }>>;
+  readonly sharedIndex: { readonly recovery: string; readonly takenOverBlocks: number; readonly port: number } | null;
   readonly replicas: { readonly heard: number; readonly failure: string | null } | null;
   readonly router: {
     readonly bookings: number;
@@ -85,6 +86,8 @@ interface SetState {
 interface PickerOptions {
   readonly router?: object;
   readonly engines?: object;
+  /** Further labels of an endpoint. */
+  readonly labelsOf?: (worker: RunningWorker) => Readonly<Record<string, string>>;
   readonly environment?: Readonly<Record<string, string>>;
 }
 
@@ -105,6 +108,7 @@ function configured(workers: readonly RunningWorker[], options: PickerOptions) {
       labels: {
         "signalbox/kv-events-port": portOf(worker.kvEventsEndpoint),
         "signalbox/kv-replay-port": portOf(worker.kvReplayEndpoint),
+        ...options.labelsOf?.(worker),
       },
     }));
     writeFileSync(endpointsFile, JSON.stringify({ endpoints }));
@@ -320,6 +324,109 @@ describe("two pickers of the same engines", () => {
     await second.answered();
     await idle(one);
     await idle(other);
+  });
+});
+
+describe("a picker that starts beside another", () => {
+  it("takes its index over where the engines do not repeat what they said, and follows them from there", async () => {
+    const silent = { kvReplayEndpoint: undefined };
+    const workers = await Promise.all([startEngine(silent), startEngine(silent)]);
+    const [first, second] = workers as unknown as readonly [RunningWorker, RunningWorker];
+    const port = await freePorts(4);
+    const peersOf = (index: number, of: number): PickerOptions => ({
+      engines: {
+        peers: {
+          port: port + index,
+          addresses: [`127.0.0.1:${port + of}`],
+          indexPort: port + 2 + index,
+          indexUrls: [`http://127.0.0.1:${port + 2 + of}`],
+        },
+      },
+    });
+    const one = await startPicker(workers, peersOf(0, 1));
+    expect((await one.state()).sharedIndex).toMatchObject({ recovery: "empty", port: port + 2 });
+    await untilHeard(one, workers);
+    await ask(first, story("giants"));
+    await ask(second, story("dragons"));
+    await toHolderOnly(one, story("giants"), first);
+    await toHolderOnly(one, story("dragons"), second);
+
+    const other = await startPicker(workers, peersOf(1, 0));
+    const { sharedIndex, index } = await other.state();
+    expect(sharedIndex).toMatchObject({ recovery: "recovered" });
+    expect(sharedIndex?.takenOverBlocks).toBe((await one.state()).index.heldBlocks);
+    expect(index.heldBlocks).toBe(sharedIndex?.takenOverBlocks);
+    expect(await destinations(other, story("giants"), 6)).toEqual(new Set([hostPort(first)]));
+    expect(await destinations(other, story("dragons"), 6)).toEqual(new Set([hostPort(second)]));
+
+    for (let i = 0; i < 8; i++) await ask(first, story(`filler ${i} `));
+    await goesAnywhere(other, story("giants"));
+    await toHolderOnly(other, story("dragons"), second);
+    await idle(one);
+    await idle(other);
+  });
+});
+
+describe("a router over prefill and decode servers", () => {
+  const role = "llm-d.ai/role";
+  const disaggregated = (prefill: readonly RunningWorker[]): PickerOptions => ({
+    engines: { prefillSelector: `${role}=prefill` },
+    labelsOf: (worker) => (prefill.includes(worker) ? { [role]: "prefill" } : {}),
+  });
+  const prefillServer = ({ headers }: Sent): string | undefined => headers["x-prefiller-host-port"];
+
+  it("leads to a decode server and names the prefill server that knows the prompt, or has the least to do", async () => {
+    const workers = await startEngines(4);
+    const prefill = workers.slice(0, 2) as [RunningWorker, RunningWorker];
+    const decode = workers.slice(2).map(hostPort);
+    await ask(prefill[1], story("giants"));
+    const picker = await startPicker(workers, disaggregated(prefill));
+    const sent = await Promise.all(Array.from({ length: 8 }, (_, i) => plan(picker, story(`tale ${i}`))));
+    for (const server of prefill) expect(sent.filter((one) => prefillServer(one) === hostPort(server))).toHaveLength(4);
+    for (const server of decode) expect(sent.filter(({ destination }) => destination === server)).toHaveLength(4);
+    const { router } = await picker.state();
+    expect(router.loads).toMatchObject({
+      prefill: [{ activeRequests: 4 }, { activeRequests: 4 }],
+      decode: [{ activeRequests: 4 }, { activeRequests: 4 }],
+    });
+    // The prompt is computed: the prefill server has nothing of it any more, the decode server goes on.
+    await sent[0]?.began();
+    await eventually("one prefill leg ends", async () => {
+      const { loads } = (await picker.state()).router as unknown as {
+        readonly loads: Record<string, { activeRequests: number }[]>;
+      };
+      const count = (stage: string) => loads[stage]?.reduce((sum, { activeRequests }) => sum + activeRequests, 0);
+      return count("prefill") === 7 && count("decode") === 8;
+    });
+    for (const one of sent) one.cancel();
+    await idle(picker);
+
+    const known = await Promise.all(Array.from({ length: 2 }, () => plan(picker, story("giants"))));
+    expect(known.map(prefillServer)).toEqual([hostPort(prefill[1]), hostPort(prefill[1])]);
+    expect(new Set(known.map(({ destination }) => destination))).toEqual(new Set(decode));
+    for (const one of known) one.cancel();
+    await idle(picker);
+  });
+
+  it("has a decode server compute the prompt while there is no prefill server to choose", async () => {
+    const workers = await startEngines(2);
+    const [prefill, decode] = workers as [RunningWorker, RunningWorker];
+    const picker = await startPicker(workers, disaggregated([prefill]));
+    const both = await plan(picker, story("one"));
+    expect([prefillServer(both), both.destination]).toEqual([hostPort(prefill), hostPort(decode)]);
+    await prefill.close();
+    // The sidecar beside the decode server could not reach it.
+    await both.answered(502);
+    await eventually("it is out of the choice", async () => (await picker.state()).suspects.length === 1);
+    const alone = await plan(picker, story("two"));
+    expect([prefillServer(alone), alone.destination]).toEqual([undefined, hostPort(decode)]);
+    await alone.answered();
+    picker.serve([decode]);
+    await eventually("it has left", async () => (await picker.state()).suspects.length === 0);
+    const last = await plan(picker, story("three"));
+    expect([prefillServer(last), last.destination]).toEqual([undefined, hostPort(decode)]);
+    await last.answered();
+    await idle(picker);
   });
 });
 

@@ -124,7 +124,10 @@ describe("variables of Dynamo's picker", () => {
     ],
     [{ DYN_NAMESPACE: "ns", DYN_MODEL_NAME: "tiny" }, /^DYN_MODEL_NAME has no effect/],
     [{ DYN_SECURE_SERVING: "maybe" }, /^DYN_SECURE_SERVING=maybe: true or false expected; ignored/],
-    [{ ...standalone, DYN_EPP_SELECTION_HTTP_PORT: "8092" }, /^DYN_EPP_SELECTION_HTTP_PORT has no effect/],
+    [
+      { ...standalone, DYN_EPP_SELECTION_HTTP_PORT: "8092" },
+      /^DYN_EPP_SELECTION_HTTP_PORT has no effect without DYN_EPP_PEER_SERVICE/,
+    ],
   ] as readonly (readonly [Environment, RegExp])[])("%j is warned of", (environment, expected) => {
     const { warnings } = adapt(environment);
     expect(warnings).toEqual([expect.stringMatching(expected)]);
@@ -158,6 +161,19 @@ describe("a picker of raw engines (standalone)", () => {
     const { values, faults } = adapt(standalone, argv);
     expect([...faults, ...faultsOfEppFlags(values)]).toEqual([]);
     expect(values["pool-name"]).toEqual(["pool"]);
+  });
+
+  it("has a pool of prefill servers where one is named, and answers what is not planned with decode servers", async () => {
+    const environment = { ...standalone, DYN_EPP_PREFILL_INFERENCE_POOL_NAME: "prefill" };
+    const { profiles, parametersOf } = await configurationOf(environment);
+    expect(parametersOf("dynamo-prefill-router")).toMatchObject({
+      engines: { prefillSelector: "llm-d.ai/role=prefill" },
+    });
+    expect(profiles).toEqual([["decode", "decode-filter", "max-score-picker"]]);
+    const { values, faults, warnings } = adapt(environment);
+    expect([...faults, ...warnings, ...faultsOfEppFlags(values)]).toEqual([]);
+    expect([values["pool-name"], values["prefill-pool-name"]]).toEqual([["pool"], "prefill"]);
+    expect(adapt(environment, ["--prefill-pool-name=other"]).values["prefill-pool-name"]).toBe("other");
   });
 
   it("says nothing of variables that have an effect", () => {

@@ -12,6 +12,7 @@ const referenceDefaults: Readonly<Record<string, unknown>> = {
   "metrics-port": 9090,
   // One name in the reference, any number here.
   "pool-name": [],
+  "prefill-pool-name": "",
   "pool-namespace": "",
   "pool-group": "inference.networking.k8s.io",
   "endpoint-selector": "",
@@ -108,6 +109,14 @@ describe("the flags of signalbox epp", () => {
       ["either --pool-name or --endpoint-selector must be set, not both"],
     ],
     [["--pool-name=a,b"], ["--pool-name: of several pools each but the first needs a port of its own: b:PORT"]],
+    [["--pool-name=a", "--prefill-pool-name=b"], []],
+    [["--pool-name=a", "--prefill-pool-name=a"], ["--prefill-pool-name: a is --pool-name already"]],
+    [["--pool-name=a", "--prefill-pool-name=B"], ['--prefill-pool-name: "B" is not a pool\'s name']],
+    [["--pool-name=a,b:9", "--prefill-pool-name=c"], ["--prefill-pool-name: needs one --pool-name"]],
+    [
+      ["--endpoints=10.0.0.1:8000", "--pool-name=a", "--prefill-pool-name=b"],
+      ["--prefill-pool-name: has no place beside --endpoints"],
+    ],
     [["--pool-name=a,a:9"], ["--pool-name: a is named twice"]],
     [["--pool-name=a:9,b:9"], ["--pool-name: port 9 is given to two pools"]],
     [

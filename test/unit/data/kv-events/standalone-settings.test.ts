@@ -73,6 +73,20 @@ describe("the environment of Dynamo's picker without a Dynamo runtime", () => {
     ]);
   });
 
+  it("gives the router its peers, their indices and its prefill servers", () => {
+    const parametersOf = (env: Readonly<Record<string, string>>): unknown => {
+      const reading = standaloneSettings({ ...required, POD_IP: "10.0.0.1", ...env });
+      return reading.kind === "settings" ? reading.plugins[0]?.parameters["engines"] : reading.faults;
+    };
+    expect(parametersOf({ DYN_EPP_PEER_SERVICE: "peers" })).toMatchObject({ peers: { service: "peers", port: 9092 } });
+    const shared = { DYN_EPP_PEER_SERVICE: "peers", DYN_EPP_REPLICA_SYNC_PORT: "1", DYN_EPP_SELECTION_HTTP_PORT: "2" };
+    expect(parametersOf(shared)).toMatchObject({ peers: { service: "peers", port: 1, indexPort: 2 } });
+    expect(parametersOf({ DYN_EPP_SELECTION_HTTP_PORT: "2" })).not.toHaveProperty("peers");
+    expect(parametersOf({ DYN_EPP_PREFILL_INFERENCE_POOL_NAME: "p" })).toMatchObject({
+      prefillSelector: "llm-d.ai/role=prefill",
+    });
+  });
+
   it("names every fault at once", () => {
     const reading = standaloneSettings({
       POD_NAMESPACE: "  ",

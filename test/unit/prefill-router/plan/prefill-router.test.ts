@@ -40,6 +40,25 @@ describe("topology", () => {
     expect(planned(plan(request(64)).outcome).mode).toBe("aggregated");
   });
 
+  it("computes a prompt on the decode worker where no prefill worker can be chosen, if it is told to", () => {
+    const config = { servesWithoutPrefill: true };
+    const { router, plan, prefill, decode } = harness({
+      workers: [worker(1, "prefill"), worker(11, "decode")],
+      config,
+    });
+    expect(planned(plan(request(64)).outcome).mode).toBe("disaggregated");
+    router.suspectWorker(1n, 1000);
+    const { mode, booking } = planned(plan(request(64)).outcome);
+    expect([mode, openOf(prefill), openOf(decode)]).toEqual(["aggregated", 1, 2]);
+    // With the load of the prompt, and with what is cached there.
+    expect(decode.selections.at(-1)?.settings).toMatchObject({ overlapScoreCredit: 1, trackPrefillTokens: true });
+    booking.free();
+    const pinned = { pinned: { prefill: { workerId: 1n, dpRank: undefined } } };
+    expect(refusal(plan(request(64, pinned)).outcome)).toMatchObject({ stage: "prefill" });
+    router.suspectWorker(1n, 0);
+    expect(planned(plan(request(64)).outcome).mode).toBe("disaggregated");
+  });
+
   it("moves a worker that changes its role, and ends what it ran", () => {
     const { router, plan, prefill, decode } = harness({ workers: [worker(1, "aggregated")] });
     planned(plan(request(64)).outcome);

@@ -6,6 +6,7 @@ import { instanceIdOfPod } from "../../../../src/dynamo/instance-id.ts";
 import type { RouterSnapshot } from "../../../../src/prefill-router/contracts.ts";
 import { readFleetSettings } from "../../../../src/prefill-router/fleet/fleet-settings.ts";
 import { EndpointRoutes } from "../../../../src/prefill-router/standalone/endpoint-routes.ts";
+import type { EngineParameters } from "../../../../src/prefill-router/standalone/engine-parameters.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
 
 const open: EndpointRoutes[] = [];
@@ -14,7 +15,7 @@ afterEach(async () => {
 });
 
 interface Options {
-  readonly engines?: { readonly totalKvBlocks?: number; readonly maxNumBatchedTokens?: number };
+  readonly engines?: Partial<EngineParameters>;
   readonly environment?: Readonly<Record<string, string>>;
 }
 
@@ -35,8 +36,9 @@ function routesOver(store: EndpointStore, { engines, environment }: Options = {}
   return routes;
 }
 
-function add(store: EndpointStore, name: string, port = 8000, address = "10.0.0.1"): void {
-  store.upsert("test", { namespace: "ns", name, address, port, labels: new Map() });
+function add(store: EndpointStore, name: string, port = 8000, address = "10.0.0.1", role?: string): void {
+  const labels = new Map(role === undefined ? [] : [["role", role]]);
+  store.upsert("test", { namespace: "ns", name, address, port, labels });
 }
 
 function workersOf(routes: EndpointRoutes): RouterSnapshot["workers"][number]["worker"][] {
@@ -68,6 +70,26 @@ describe("endpoints as workers", () => {
     }
     store.remove("test", endpointName("ns", "a-rank-1"));
     expect(workersOf(routes).map(({ stableRoutingId }) => stableRoutingId)).toEqual(["a", "b"]);
+  });
+
+  it("do one stage each where a selector tells them apart, and another when their labels change", () => {
+    const store = createEndpointStore();
+    const routes = routesOver(store, { engines: { prefillSelector: "role=prefill", totalKvBlocks: 100 } });
+    add(store, "a", 8000, "10.0.0.1", "prefill");
+    add(store, "b", 8000, "10.0.0.2", "decode");
+    add(store, "c", 8000, "fd00::3");
+    routes.begin();
+    const roles = () => Object.fromEntries(workersOf(routes).map((one) => [one.stableRoutingId, one.role]));
+    expect(roles()).toEqual({ a: "prefill", b: "decode", c: "decode" });
+    const found = routes.find("m");
+    if (found.kind !== "found") throw new Error(found.kind);
+    expect(["a", "b"].map((pod) => found.route.isPrefillWorker(instanceIdOfPod(pod)))).toEqual([true, false]);
+    expect(found.route.prefillServerOf?.(instanceIdOfPod("a"))).toBe("10.0.0.1:8000");
+    expect(found.route.prefillServerOf?.(instanceIdOfPod("c"))).toBe("[fd00::3]:8000");
+    add(store, "c", 8000, "fd00::3", "prefill");
+    add(store, "a", 8000, "10.0.0.1", "decode");
+    routes.find("m");
+    expect(roles()).toEqual({ a: "decode", b: "decode", c: "prefill" });
   });
 
   it("stay the same worker on another address", () => {
