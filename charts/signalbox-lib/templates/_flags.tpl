@@ -20,6 +20,26 @@
 {{- if or (eq $mode "active-active") (and (eq $mode "leader") .Values.router.epp.ha.warmFollowers) -}}true{{- end -}}
 {{- end -}}
 
+{{/* Value of a variable in router.epp.env, which is a list or a map; empty where it is not there. */}}
+{{- define "signalbox.envValue" -}}
+{{- $name := .name -}}
+{{- if kindIs "map" .env -}}
+{{- with get .env $name }}{{ include "signalbox.text" . }}{{ end -}}
+{{- else -}}
+{{- range .env }}{{ if eq .name $name }}{{ include "signalbox.text" (.value | default "") }}{{ end }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* As JSON: ports of Dynamo's standalone pickers among themselves, which its variables name. Empty where there are none. */}}
+{{- define "signalbox.enginePeerPorts" -}}
+{{- $env := .Values.router.epp.env -}}
+{{- if include "signalbox.envValue" (dict "env" $env "name" "DYN_EPP_PEER_SERVICE") -}}
+{{- $ports := list (include "signalbox.envValue" (dict "env" $env "name" "DYN_EPP_REPLICA_SYNC_PORT") | default "9092" | int) -}}
+{{- with include "signalbox.envValue" (dict "env" $env "name" "DYN_EPP_SELECTION_HTTP_PORT") }}{{ $ports = append $ports (int .) }}{{ end -}}
+{{- toJson $ports -}}
+{{- end -}}
+{{- end -}}
+
 {{/* "true" with GKE's preferred backends: a StatefulSet whose pods are told apart by the load balancer, not by an election. */}}
 {{- define "signalbox.isPreferred" -}}
 {{- $provider := .Values.provider | default dict -}}
@@ -32,7 +52,8 @@
 
 {{/* The configuration file's name; "" where the picker writes its own configuration from DYN_* variables. */}}
 {{- define "signalbox.configFile" -}}
-{{- if not (and .Values.router.dynamo.enabled (eq .Values.router.epp.pluginsConfigFile "default-plugins.yaml") (not (hasKey .Values.router.epp.pluginsCustomConfig "default-plugins.yaml"))) -}}
+{{- $isDynamo := or .Values.router.dynamo.enabled (include "signalbox.envValue" (dict "env" .Values.router.epp.env "name" "DYN_EPP_MODE")) -}}
+{{- if not (and $isDynamo (eq .Values.router.epp.pluginsConfigFile "default-plugins.yaml") (not (hasKey .Values.router.epp.pluginsCustomConfig "default-plugins.yaml"))) -}}
 {{ .Values.router.epp.pluginsConfigFile }}
 {{- end -}}
 {{- end -}}

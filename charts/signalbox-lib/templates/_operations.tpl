@@ -280,6 +280,17 @@ spec:
             matchLabels:
               {{- include "signalbox.selectorLabels" . | nindent 14 }}
     {{- end }}
+    {{- with include "signalbox.enginePeerPorts" . }}
+    # What router.epp.env says of pickers of the same engines.
+    - ports:
+        {{- range fromJsonArray . }}
+        - { port: {{ int . }} }
+        {{- end }}
+      from:
+        - podSelector:
+            matchLabels:
+              {{- include "signalbox.selectorLabels" $ | nindent 14 }}
+    {{- end }}
     {{- with $policy.extraIngress }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -309,6 +320,16 @@ spec:
         - podSelector:
             matchLabels:
               {{- include "signalbox.selectorLabels" . | nindent 14 }}
+    {{- end }}
+    {{- with include "signalbox.enginePeerPorts" . }}
+    - ports:
+        {{- range fromJsonArray . }}
+        - { port: {{ int . }} }
+        {{- end }}
+      to:
+        - podSelector:
+            matchLabels:
+              {{- include "signalbox.selectorLabels" $ | nindent 14 }}
     {{- end }}
     {{- if .Values.router.tracing.enabled }}
     - ports: [{ port: {{ (regexFind ":[0-9]+$" (.Values.router.tracing.otelExporterEndpoint | trimSuffix "/")) | trimPrefix ":" | default "4317" }} }]

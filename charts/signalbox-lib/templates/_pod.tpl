@@ -61,6 +61,9 @@ spec:
         {{- if include "signalbox.hasPeers" . }}
         - { name: peers, containerPort: {{ int $epp.ha.peerPort }} }
         {{- end }}
+        {{- range include "signalbox.enginePeerPorts" . | default "[]" | fromJsonArray }}
+        - { containerPort: {{ int . }} }
+        {{- end }}
         {{- with $epp.extraContainerPorts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

@@ -23,7 +23,7 @@
   verbs: [get, list, watch, create, update]
 {{- end }}
 {{- $isDynamo := and .Values.router.dynamo.enabled (eq .Values.router.dynamo.discoveryBackend "kubernetes") }}
-{{- if or $isDynamo (include "signalbox.hasPeers" .) }}
+{{- if or $isDynamo (include "signalbox.hasPeers" .) (include "signalbox.enginePeerPorts" .) }}
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [get, list, watch]

@@ -184,6 +184,30 @@ export const cases: readonly ChartCase[] = [
     },
   },
   {
+    name: "engine-peers",
+    chart: "signalbox",
+    values: {
+      router: {
+        ...router,
+        epp: {
+          replicas: 2,
+          env: [
+            { name: "DYN_EPP_MODE", value: "standalone" },
+            { name: "DYN_EPP_INFERENCE_POOL_NAME", value: "qwen" },
+            { name: "DYN_MODEL_NAME", value: "qwen" },
+            { name: "DYN_KV_CACHE_BLOCK_SIZE", value: "16" },
+            { name: "DYN_EPP_TOKENIZER_SERVICE_URL", value: "http://render:8000" },
+            { name: "DYN_EPP_TOKENIZER_PROTOCOL", value: "vllm-render" },
+            { name: "DYN_EPP_PEER_SERVICE", value: "pickers" },
+            { name: "DYN_EPP_SELECTION_HTTP_PORT", value: "9093" },
+            { name: "POD_NAMESPACE", valueFrom: { fieldRef: { fieldPath: "metadata.namespace" } } },
+          ],
+        },
+        networkPolicy: { enabled: true },
+      },
+    },
+  },
+  {
     name: "dynamo",
     chart: "signalbox",
     values: {
