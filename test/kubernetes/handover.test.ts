@@ -1,6 +1,6 @@
 /**
- * Two pickers with leader election behind a real Envoy that checks their readiness by gRPC, load running: a leader that is asked to end loses no
- * request, and one that is killed loses at most those it was carrying.
+ * Two pickers behind a real Envoy that checks their readiness by gRPC, load running, with leader election and with both active: one that is asked to
+ * end loses no request, and one that is killed loses at most those it was carrying.
  */
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -138,6 +138,14 @@ async function envoyTemplate(folder: string, addresses: readonly string[], healt
   return file;
 }
 
+const election = ["--ha-enable-leader-election"];
+
+/** Where both decide, and each knows what the other has under way. */
+async function bothActive(): Promise<readonly string[]> {
+  const port = await freePort();
+  return [`--peer-port=${port}`, `--peers=127.0.0.1:${port},127.0.0.2:${port}`];
+}
+
 async function site(args: readonly string[]): Promise<Site> {
   const folder = await mkdtemp(join(tmpdir(), "signalbox-handover-"));
   open.push({ close: () => rm(folder, { recursive: true, force: true }) });
@@ -169,7 +177,6 @@ async function site(args: readonly string[]): Promise<Site> {
         account,
         args: [
           "--pool-name=pool",
-          "--ha-enable-leader-election",
           "--metrics-endpoint-auth=false",
           "--secure-serving=false",
           `--bind-address=${address}`,
@@ -214,6 +221,13 @@ async function statuses({ child, address }: Replica): Promise<Readonly<Record<st
   return Object.fromEntries(answers);
 }
 
+/** Requests of each endpoint, its own and those of its peers. */
+const loads = async ({ child, address }: Replica): Promise<readonly number[]> => {
+  const answer = await fetch(`http://${address}:${child.ready.metricsPort}/debug/endpoints`);
+  const endpoints = (await answer.json()) as readonly { readonly load: { readonly requests: number } }[];
+  return endpoints.map(({ load: { requests } }) => requests);
+};
+
 /** Decisions it made. */
 const decided = async ({ child, address }: Replica): Promise<number> =>
   ((await (await fetch(`http://${address}:${child.ready.metricsPort}/debug/decisions?limit=100`)).json()) as unknown[])
@@ -233,7 +247,7 @@ describe("two pickers of one pool", () => {
   it(
     "hand over without a failed request when the leader is asked to end",
     async () => {
-      const its = await site(["--drain-timeout=3s"]);
+      const its = await site([...election, "--drain-timeout=3s"]);
       const { namespace } = its.place;
       const first = await its.start("picker-1", "127.0.0.1");
       await eventually(
@@ -268,7 +282,7 @@ describe("two pickers of one pool", () => {
   it(
     "lose no request but those under way when the leader is killed, and the other leads once the lease is over",
     async () => {
-      const its = await site([]);
+      const its = await site(election);
       const { namespace } = its.place;
       const first = await its.start("picker-1", "127.0.0.1");
       await eventually(
@@ -302,7 +316,7 @@ describe("two pickers of one pool", () => {
   it(
     "go on serving while the API server is away, though neither leads for long, and one leads when it is back",
     async () => {
-      const its = await site([]);
+      const its = await site(election);
       const { namespace } = its.place;
       const first = await its.start("picker-1", "127.0.0.1");
       const second = await its.start("picker-2", "127.0.0.2");
@@ -331,6 +345,50 @@ describe("two pickers of one pool", () => {
       await eventually("one leads", async () => (await leader()) !== undefined, 60_000);
       await running.stop();
       expect(tally(running.outcomes)).toEqual({ 200: running.outcomes.length });
+    },
+    limitMs,
+  );
+
+  it(
+    "take over from each other where both are active: none fails when one is asked to end, and few when one is killed",
+    async () => {
+      const its = await site([...(await bothActive()), "--drain-timeout=3s"]);
+      const [first, second] = [await its.start("picker-1", "127.0.0.1"), await its.start("picker-2", "127.0.0.2")];
+      for (const one of [first, second]) {
+        await eventually("it is ready, with both endpoints", async () => {
+          return (await isReady(one)) && (await scraped(one)) === 2;
+        });
+      }
+      const running = load(its);
+      const traffic = (more: number): Promise<unknown> => {
+        const sofar = running.outcomes.length;
+        return eventually("traffic goes on", () => Promise.resolve(running.outcomes.length > sofar + more), 30_000);
+      };
+      for (const one of [first, second]) {
+        await eventually("it decides", async () => (await decided(one)) > 0, 30_000);
+      }
+      first.child.signal("SIGTERM");
+      expect(await first.child.exited).toBe(0);
+      await traffic(100);
+      // Another pod in its place is told what is under way before it decides, and takes its part again.
+      const third = await its.start("picker-3", "127.0.0.1");
+      await eventually("it decides", async () => (await decided(third)) > 0, 30_000);
+      await traffic(100);
+      expect(tally(running.outcomes)).toEqual({ 200: running.outcomes.length });
+
+      second.child.signal("SIGKILL");
+      await second.child.exited;
+      const goneAtMs = performance.now();
+      await traffic(300);
+      await running.stop();
+      const failed = running.outcomes.filter(({ status }) => status !== 200);
+      expect(failed.filter(({ startedAtMs }) => startedAtMs > goneAtMs)).toEqual([]);
+      expect(failed.length).toBeLessThanOrEqual(concurrency);
+      // What the dead one had under way is forgotten with it: nothing stays booked.
+      await eventually("nothing is under way", async () => {
+        const endpoints = await loads(third);
+        return endpoints.length === 2 && endpoints.every((requests) => requests === 0);
+      });
     },
     limitMs,
   );
