@@ -98,7 +98,7 @@ export const standaloneVariables: readonly DynamoVariable[] = [
     fallback: "required",
     meaning: "Where prompts are tokenized. DYN_EPP_VLLM_RENDER_URL is its older name.",
   },
-  { name: "DYN_EPP_TOKENIZER_PROTOCOL", fallback: "required", meaning: "vllm-render." },
+  { name: "DYN_EPP_TOKENIZER_PROTOCOL", fallback: "required", meaning: "vllm-render or sglang-renderer." },
   { name: "DYN_EPP_TOKENIZATION_TIMEOUT_MS", fallback: "5000", meaning: "Longest wait for tokens." },
   { name: "DYN_EPP_TOKENIZER_MAX_RESPONSE_BYTES", fallback: "16 MiB", meaning: "Largest answer of the tokenizer." },
   { name: "DYN_EPP_KV_EVENT_PORT", fallback: "5557", meaning: "Port of each server's KV events." },

@@ -70,7 +70,8 @@ export function standaloneSettings(env: Environment): StandaloneReading {
     replicaSyncPort: reader.port("DYN_EPP_REPLICA_SYNC_PORT") ?? 9092,
     selectionHttpPort: reader.port("DYN_EPP_SELECTION_HTTP_PORT"),
   };
-  reader.expect("DYN_EPP_TOKENIZER_PROTOCOL", "vllm-render");
+  // Both are asked at one path, and the answer tells which one it was.
+  reader.expect("DYN_EPP_TOKENIZER_PROTOCOL", ["vllm-render", "sglang-renderer"]);
   if (reader.integer("DYN_EPP_SELECTION_INDEXER_THREADS", 1, 1024) !== undefined) {
     reader.warnings.push("DYN_EPP_SELECTION_INDEXER_THREADS has no effect: events are indexed on one thread");
   }
@@ -165,10 +166,11 @@ class Reader {
     return text ?? "";
   }
 
-  /** The only value there is. */
-  expect(name: string, value: string): void {
+  expect(name: string, values: readonly string[]): void {
     const text = this.required(name);
-    if (text !== "" && text !== value)
-      this.faults.push(`${name}: ${JSON.stringify(text)} should be ${JSON.stringify(value)}`);
+    if (text !== "" && !values.includes(text)) {
+      const expected = values.map((value) => JSON.stringify(value)).join(" or ");
+      this.faults.push(`${name}: ${JSON.stringify(text)} should be ${expected}`);
+    }
   }
 }

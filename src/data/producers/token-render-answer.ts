@@ -1,6 +1,7 @@
 /**
  * Reads token ids from an engine's answer, in the forms of vLLM's releases: the render endpoints answer one object a prompt with `token_ids` and the
- * media in them, older ones `[conversation, [{prompt_token_ids}]]`; the tokenize endpoint answers `tokens`.
+ * media in them, older ones `[conversation, [{prompt_token_ids}]]`; the tokenize endpoint answers `tokens`. SGLang's renderer answers the request that
+ * its engine would get, with `input_ids`.
  */
 import { parseMmHash } from "../../tokens/block-hash.ts";
 import type { MediaSpan, PromptTokens } from "../attributes.ts";
@@ -38,7 +39,7 @@ function promptsIn(answer: unknown): readonly Json[] {
 }
 
 function idsOf(prompt: Json): Uint32Array | undefined {
-  const list = prompt["token_ids"] ?? prompt["prompt_token_ids"] ?? prompt["tokens"];
+  const list = prompt["token_ids"] ?? prompt["prompt_token_ids"] ?? prompt["tokens"] ?? prompt["input_ids"];
   if (!Array.isArray(list)) return undefined;
   const ids = new Uint32Array(list.length);
   for (let i = 0; i < list.length; i++) {

@@ -73,6 +73,15 @@ describe("the environment of Dynamo's picker without a Dynamo runtime", () => {
     ]);
   });
 
+  it("asks vLLM's renderer or SGLang's", () => {
+    const reading = standaloneSettings({ ...required, DYN_EPP_TOKENIZER_PROTOCOL: "sglang-renderer" });
+    expect(reading).toMatchObject({ kind: "settings", settings: { tokenizerUrl: "http://render:8000" } });
+    expect(standaloneSettings({ ...required, DYN_EPP_TOKENIZER_PROTOCOL: "sglang" })).toEqual({
+      kind: "faults",
+      faults: ['DYN_EPP_TOKENIZER_PROTOCOL: "sglang" should be "vllm-render" or "sglang-renderer"'],
+    });
+  });
+
   it("gives the router its peers, their indices and its prefill servers", () => {
     const parametersOf = (env: Readonly<Record<string, string>>): unknown => {
       const reading = standaloneSettings({ ...required, POD_IP: "10.0.0.1", ...env });

@@ -68,6 +68,7 @@ const send = (response: ServerResponse, value: unknown, status = 200): void => {
 describe("tokens of an engine", () => {
   it.each([
     ["a chat", chat(), { request_id: "x", token_ids: [1, 2, 3] }, [[1, 2, 3]]],
+    ["a chat at SGLang's renderer", chat(), { rid: "x", input_ids: [6, 7], stream: false }, [[6, 7]]],
     ["a chat of an older release", chat(), [[{ role: "user" }], [{ prompt_token_ids: [4, 5] }]], [[4, 5]]],
     ["completions of two prompts", completion(["a", "b"]), [{ token_ids: [1] }, { token_ids: [2, 3] }], [[1], [2, 3]]],
   ])("are those it would compute for %s", async (_what, request, answer, ids) => {
