@@ -1,9 +1,7 @@
 /** `signalbox prefill-router`: the router alone, as an HTTP service with the routes of Dynamo's select service. */
 import { startPrefillRouterService } from "../app/prefill-router-service/start-service.ts";
 import { readFleetSettings } from "../prefill-router/fleet/fleet-settings.ts";
-import { readTrackingHash } from "../prefill-router/service/tracking-hash.ts";
 import { createLogger, levelOfVerbosity } from "../telemetry/logger.ts";
-import { createTokenHasher } from "../tokens/block-hash.ts";
 import { defineCommand, exitCode } from "./command.ts";
 import { faultsOfPrefillRouterFlags, prefillRouterFlags, routerParametersOf } from "./prefill-router-flags.ts";
 
@@ -42,10 +40,8 @@ export const prefillRouter = defineCommand({
     const log = createLogger({ level: levelOfVerbosity(settings.v), format: isPretty ? "pretty" : "json" });
     const read = readFleetSettings(process.env, routerParametersOf(settings, given));
     for (const warning of [...warnings, ...read.warnings]) log.warn({}, warning);
-    const tracking = readTrackingHash(read.settings.config, createTokenHasher());
-    const faults = [...read.faults, ...(tracking.kind === "fault" ? [tracking.message] : [])];
-    if (faults.length > 0) {
-      for (const fault of faults) process.stderr.write(`signalbox prefill-router: ${fault}\n`);
+    if (read.faults.length > 0) {
+      for (const fault of read.faults) process.stderr.write(`signalbox prefill-router: ${fault}\n`);
       return exitCode.usage;
     }
     const stopped = firstSignal();
@@ -55,7 +51,6 @@ export const prefillRouter = defineCommand({
         host: settings.host,
         port: settings.port,
         settings: read.settings,
-        tracking: tracking.kind === "keyed" ? tracking.hash : undefined,
         pending: {
           ttlMs: settings["selection-cache-ttl-secs"] * 1000,
           maxEntries: settings["selection-cache-max-entries"],

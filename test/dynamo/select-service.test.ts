@@ -15,9 +15,7 @@ import {
 } from "../../src/app/prefill-router-service/start-service.ts";
 import { readFleetSettings } from "../../src/prefill-router/fleet/fleet-settings.ts";
 import { defaultPendingBounds } from "../../src/prefill-router/service/pending-selections.ts";
-import { readTrackingHash } from "../../src/prefill-router/service/tracking-hash.ts";
 import { silentLogger } from "../../src/telemetry/log.ts";
-import { createTokenHasher } from "../../src/tokens/block-hash.ts";
 import { freePorts } from "./ports.ts";
 import { type Answer, ask, bookingSteps, type Step, wrongSteps } from "./select-steps.ts";
 import { type DynamoService, startDynamoService } from "./services.ts";
@@ -34,7 +32,6 @@ async function startOurs(
     host: "127.0.0.1",
     port: 0,
     settings: readFleetSettings(environment, {}).settings,
-    tracking: undefined,
     pending: defaultPendingBounds,
     indexerPeers: [],
     replicaPort: undefined,
@@ -171,9 +168,8 @@ describe("the service beside Dynamo's, with other settings", () => {
       DYN_ROUTER_TRACKING_KEY_FILE: file,
       DYN_ROUTER_TRACKING_KEY_ID: "epoch-1",
     };
-    const read = readTrackingHash(readFleetSettings(environment, {}).settings.config, createTokenHasher());
-    if (read.kind !== "keyed") throw new Error(JSON.stringify(read));
-    const pair = await startBoth(environment, [], { tracking: read.hash });
+    expect(readFleetSettings(environment, {}).faults).toEqual([]);
+    const pair = await startBoth(environment);
     try {
       const block_mm_infos = [
         null,

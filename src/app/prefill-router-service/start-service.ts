@@ -6,7 +6,6 @@ import { type ReplicaMesh, startReplicaMesh } from "../../prefill-router/service
 import { Replicas } from "../../prefill-router/service/replicas.ts";
 import { createRoutes } from "../../prefill-router/service/routes.ts";
 import { SelectionService } from "../../prefill-router/service/selection-service.ts";
-import type { TrackingHash } from "../../prefill-router/service/tracking-hash.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import { createTokenHasher } from "../../tokens/block-hash.ts";
 import { startServiceServer } from "./http-server.ts";
@@ -16,7 +15,6 @@ export interface ServiceOptions {
   readonly host: string;
   readonly port: number;
   readonly settings: FleetSettings;
-  readonly tracking: TrackingHash | undefined;
   readonly pending: PendingBounds;
   readonly indexerPeers: readonly string[];
   /** Undefined: no replica sync. 0 picks a free port. */
@@ -43,7 +41,6 @@ export async function startPrefillRouterService(options: ServiceOptions): Promis
   let mesh: ReplicaMesh | undefined;
   const service = new SelectionService({
     settings,
-    tracking: options.tracking,
     hasher: createTokenHasher(),
     log,
     now,

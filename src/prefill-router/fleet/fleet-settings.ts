@@ -22,6 +22,7 @@ import { type ScoringParameters, scoringOf } from "../policy/worker-selection.ts
 import type { Environment } from "../settings/environment.ts";
 import { routerSettingsFromPolicy } from "../settings/parameters.ts";
 import type { BusyThresholds } from "../stage/overload.ts";
+import { readTrackingHash, type TrackingHash } from "../stage/tracking-hash.ts";
 
 export interface FleetSettings {
   readonly config: RouterConfig;
@@ -31,6 +32,8 @@ export interface FleetSettings {
   planConfig(model: string, isDisaggEnforced: boolean): PlanConfig;
   /** For who can serve a request on its decode worker alone; undefined where the settings do not ask for it. */
   readonly conditional: ConditionalDisaggregation | undefined;
+  /** What running blocks are counted by in the place of the public chain; undefined: by that. */
+  readonly tracking: TrackingHash | undefined;
 }
 
 export interface FleetSettingsRead {
@@ -75,12 +78,15 @@ function readPolicy(path: string | undefined, faults: string[]): RouterPolicyCon
 }
 
 function settingsFrom(config: RouterConfig, policy: RouterPolicyConfig | undefined, faults: string[]): FleetSettings {
+  const tracking = readTrackingHash(config);
+  if (tracking.kind === "fault") faults.push(tracking.message);
   const queue = syntheticProfile(config.routerQueueThreshold, config.routerQueuePolicy);
   return {
     config,
     settingsOf: scoredSettings(config, policy, faults),
     busyThresholds: busyThresholdsOf(config),
     conditional: conditionalOf(config),
+    tracking: tracking.kind === "keyed" ? tracking.hash : undefined,
     planConfig: (model, isDisaggEnforced) => ({
       profile: policy?.profileOf(model) ?? queue,
       // The picker's frontends serve what they are told: in direct mode each request of a disaggregated set names both legs.

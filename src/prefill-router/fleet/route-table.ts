@@ -11,6 +11,11 @@ export type RequestTokens = (TokenizedPrompt & { readonly media?: PromptTokens["
 /** Calls done exactly once, before it returns or later, unless cancelled. The body is read during the call only. */
 export type TokenizeRequest = (request: InferenceRequest, done: (tokens: RequestTokens) => void) => { cancel(): void };
 
+export interface PromptHashes extends TokenHashes {
+  /** What running blocks are counted by, where that is not the chain. */
+  readonly trackingHashes?: Uint32Array | undefined;
+}
+
 /** One ready worker set: prefill and decode of one request are always of the same. */
 export interface SetRoute {
   /** Of the worker set. */
@@ -27,7 +32,7 @@ export interface SetRoute {
   readonly isPrefillWorker: (workerId: bigint) => boolean;
   /** "ip:port" of a prefill worker that is a server by itself, for the one that asks it; undefined where a frontend finds it by its id. */
   readonly prefillServerOf?: (workerId: bigint) => string | undefined;
-  hash(tokens: Uint32Array, cacheSalt: string | undefined, media: readonly MediaSpan[] | undefined): TokenHashes;
+  hash(tokens: Uint32Array, cacheSalt: string | undefined, media: readonly MediaSpan[] | undefined): PromptHashes;
 }
 
 export type RouteLookup =

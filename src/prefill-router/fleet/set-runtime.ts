@@ -18,6 +18,7 @@ import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
 import { createPrefillRouter } from "../plan/prefill-router.ts";
 import { hasQueue } from "../policy/policy-class.ts";
 import { ReplicaSync } from "../replica-sync/replica-sync.ts";
+import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
 import type { WorkerStage } from "../stage.ts";
 import { chatOptionsOf } from "./chat-options.ts";
@@ -178,6 +179,7 @@ export class SetRuntime {
       const { set, card, hasher } = this.#init;
       const { kvCacheBlockSize: blockSize, contextLength } = card;
       const { isEagle } = card.runtime;
+      const track = this.#init.settings.tracking?.of({ modelName: set.model, routingGroup, blockSize });
       route = {
         key: set.key,
         namespace: set.namespace,
@@ -188,7 +190,10 @@ export class SetRuntime {
         tokenize: tokenizeBy(tokenizer),
         router: this.router,
         isPrefillWorker: (workerId) => this.stages.prefill.workers.has(workerId),
-        hash: (tokens, cacheSalt) => hasher.hash(tokens, { blockSize, loraName, cacheSalt, isEagle }),
+        hash: (tokens, cacheSalt) => ({
+          ...hasher.hash(tokens, { blockSize, loraName, cacheSalt, isEagle }),
+          trackingHashes: track?.(tokens, { loraName, cacheSalt, mmHashes: undefined }, isEagle),
+        }),
       };
       this.#routes.set(loraName, route);
     }

@@ -13,7 +13,7 @@ import {
   type Rejection,
 } from "../../scheduling/contracts.ts";
 import type { PendingPlan, Plan, PlanExplanation, PlanOutcome, PlanRefusal, PlanRequest } from "../contracts.ts";
-import type { RequestTokens, SetRoute } from "../fleet/route-table.ts";
+import type { PromptHashes, RequestTokens, SetRoute } from "../fleet/route-table.ts";
 import { allowedWorkers, type StageProfiles } from "./allowed-workers.ts";
 import { type Considered, consideredOf, explainPlan } from "./explain-plan.ts";
 import type { InflightPlace } from "./inflight-limit.ts";
@@ -147,7 +147,7 @@ export class Planning implements PendingPlanning {
     const hints = this.#hints;
     const allowed = (): NonNullable<PlanRequest["allowed"]> => this.#allowed();
     const startedAtMs = this.#init.now();
-    const hashes = tokens === undefined ? noHashes : route.hash(tokens, hints.cacheSalt, media);
+    const hashes: PromptHashes = tokens === undefined ? noHashes : route.hash(tokens, hints.cacheSalt, media);
     const hashedAtMs = this.#init.now();
     let isWaiting = true;
     const pending: PendingPlan = route.router.plan(
@@ -156,6 +156,7 @@ export class Planning implements PendingPlanning {
         isl,
         blockHashes: hashes.blockHashes,
         sequenceHashes: hashes.sequenceHashes,
+        trackingHashes: hashes.trackingHashes,
         loraName: route.loraName,
         expectedOutputTokens: hints.expectedOutputTokens,
         priorityJump: hints.priorityJump,

@@ -17,7 +17,6 @@ import type { WorkerStage } from "../stage.ts";
 import { type DumpedRank, dumpEvents } from "./dump.ts";
 import { LoggedIndex } from "./logged-index.ts";
 import type { PromptScope } from "./prompt.ts";
-import type { TrackingHash } from "./tracking-hash.ts";
 import { WorkerFeeds } from "./worker-feeds.ts";
 import { routerWorkerOf, type WorkerRecord } from "./worker-record.ts";
 
@@ -27,7 +26,6 @@ export interface PartitionOptions {
   readonly blockSize: number;
   readonly isEagle: boolean;
   readonly settings: FleetSettings;
-  readonly tracking: TrackingHash | undefined;
   readonly hasher: TokenHasher;
   readonly log: Logger;
   readonly now: () => number;
@@ -69,7 +67,7 @@ export class Partition {
   #matchNumber = 0;
 
   constructor(options: PartitionOptions) {
-    const { modelName, routingGroup, blockSize, isEagle, settings, tracking, hasher, log, now, random } = options;
+    const { modelName, routingGroup, blockSize, isEagle, settings, hasher, log, now, random } = options;
     this.modelName = modelName;
     this.routingGroup = routingGroup;
     this.blockSize = blockSize;
@@ -96,7 +94,7 @@ export class Partition {
       timers: systemTimers,
       log,
     });
-    const track = tracking === undefined ? undefined : tracking.of({ modelName, routingGroup, blockSize });
+    const track = settings.tracking?.of({ modelName, routingGroup, blockSize });
     this.scope = { blockSize, isEagle, hasher, track };
     if (this.#log !== undefined) {
       this.#feeds = new WorkerFeeds({

@@ -3,6 +3,7 @@
  * differ from the chain that the index is asked with: a caller's own hashes, or keyed ones.
  */
 import { completeBlocks, type TokenHasher } from "../../tokens/block-hash.ts";
+import type { TrackPrompt } from "../stage/tracking-hash.ts";
 import {
   BadRequest,
   type Members,
@@ -41,7 +42,7 @@ export interface PromptScope {
   readonly isEagle: boolean;
   readonly hasher: TokenHasher;
   /** Undefined: the public chain counts running blocks too. */
-  readonly track: ((tokens: Uint32Array, prompt: Prompt, isEagle: boolean) => Uint32Array) | undefined;
+  readonly track: TrackPrompt | undefined;
 }
 
 export function readPrompt(members: Members): Prompt {

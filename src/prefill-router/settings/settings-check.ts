@@ -30,7 +30,6 @@ export function faultsBetween(config: RouterConfig): readonly string[] {
     !config.conditionalDisaggEnabled || !isByLoad || hasBusyLine,
     `conditionalDisaggPolicy ${config.conditionalDisaggPolicy} requires conditionalDisaggPrefillBusyThreshold or routerQueueThreshold`,
   );
-  must(config.routerTrackingHash === "public-xxh3-v1", "routerTrackingHash keyed-xxh3-v1 is not supported");
   must(
     config.routerPrefillLoadModel === "none",
     `routerPrefillLoadModel ${config.routerPrefillLoadModel} is not supported`,

@@ -25,6 +25,7 @@ import type { OwnedRoutes, RoutedSet } from "../plugin/dynamo-prefill-router.ts"
 import { workerIdOf } from "../plugin/placement.ts";
 import type { WatchedSet } from "../plugin/plan-watcher.ts";
 import { hasQueue } from "../policy/policy-class.ts";
+import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
 import {
   assumedSpan,
@@ -292,6 +293,7 @@ export class EndpointRoutes implements OwnedRoutes {
     let route = this.#routes.get(loraName);
     if (route === undefined) {
       const { modelName, blockSizeTokens: blockSize } = this.#init.engines;
+      const track = this.#init.settings.tracking?.of({ modelName, routingGroup, blockSize });
       route = {
         key: setKey,
         namespace: "",
@@ -303,13 +305,13 @@ export class EndpointRoutes implements OwnedRoutes {
         router: this.#router,
         isPrefillWorker: (id) => this.#roleOf(this.#servers.get(id)?.endpoint) === "prefill",
         prefillServerOf: (id) => this.#servers.get(id)?.endpoint.hostPort,
-        hash: (tokens, cacheSalt, media: readonly MediaSpan[] | undefined) =>
-          this.#hasher.hash(tokens, {
-            blockSize,
-            loraName,
-            cacheSalt,
-            mmHashes: mediaByBlock(media, tokens.length, blockSize),
-          }),
+        hash: (tokens, cacheSalt, media: readonly MediaSpan[] | undefined) => {
+          const prompt = { loraName, cacheSalt, mmHashes: mediaByBlock(media, tokens.length, blockSize) };
+          return {
+            ...this.#hasher.hash(tokens, { blockSize, ...prompt }),
+            trackingHashes: track?.(tokens, prompt, false),
+          };
+        },
       };
       this.#routes.set(loraName, route);
     }

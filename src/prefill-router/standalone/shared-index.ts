@@ -3,6 +3,7 @@ import type { PeerAddress } from "../../data/peers/peer-addresses.ts";
 import type { Holder, KvIndex } from "../../data/prefix-index/kv-index.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { WorkerRank } from "../contracts.ts";
+import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
 import { applyDump, dumpEvents, dumpText, parseDump } from "../service/dump.ts";
 import { LoggedIndex } from "../service/logged-index.ts";
 import { IndexPeers } from "./index-peers.ts";
@@ -24,9 +25,6 @@ export interface SharedIndexInit {
   readonly now: () => number;
   readonly random: () => number;
 }
-
-/** The only routing group that pickers know. */
-const routingGroup = "default";
 
 export class SharedIndex {
   /** For the events. */

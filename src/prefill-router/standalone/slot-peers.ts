@@ -9,6 +9,7 @@ import type { Logger } from "../../telemetry/log.ts";
 import { RemoteBookings } from "../replica-sync/remote-bookings.ts";
 import { createReplicaCounters, type ReplicaCounters } from "../replica-sync/replica-counters.ts";
 import { additionOf } from "../replica-sync/replica-sync.ts";
+import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
 import type { ReplicaChange, ReplicaEvent } from "../service/replica-codec.ts";
 import type { ReplicaMesh } from "../service/replica-mesh.ts";
 import type { StageBooking, WorkerStage } from "../stage.ts";
@@ -34,9 +35,6 @@ export interface SlotPeersInit {
 
 const firstRetryMs = 250;
 const longestRetryMs = 10_000;
-
-/** The only routing group that pickers know. */
-const routingGroup = "default";
 
 interface OwnBooking {
   readonly booking: StageBooking;

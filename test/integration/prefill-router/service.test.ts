@@ -1,6 +1,8 @@
 /** The prefill router's service on real sockets: Dynamo's recorded answers, engine events, the dump and who takes it over, peers, and its end. */
 import { spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, jest } from "@jest/globals";
 import { encode } from "@msgpack/msgpack";
@@ -38,7 +40,6 @@ async function start(
     host: "127.0.0.1",
     port: 0,
     settings,
-    tracking: undefined,
     pending: defaultPendingBounds,
     indexerPeers: [],
     replicaPort: undefined,
@@ -339,9 +340,21 @@ describe("the prefill router's service", () => {
   });
 
   it("is a command that serves until it is told to stop", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "signalbox-key-"));
+    const key = join(folder, "key");
+    writeFileSync(key, Buffer.alloc(32, 7));
+    closing.push(() => rm(folder, { recursive: true }));
     const child = await startChild({
       command: "prefill-router",
-      args: ["--host=127.0.0.1", "--port=0", "--log-format=json", "--session-affinity-ttl-secs=10"],
+      args: [
+        "--host=127.0.0.1",
+        "--port=0",
+        "--log-format=json",
+        "--session-affinity-ttl-secs=10",
+        "--router-tracking-hash=keyed-xxh3-v1",
+        `--router-tracking-key-file=${key}`,
+        "--router-tracking-key-id=epoch-1",
+      ],
       readyWhen: (line) =>
         line.includes("the prefill router serves") ? (JSON.parse(line) as { readonly port: number }) : undefined,
     });

@@ -1,13 +1,18 @@
 /** The workers that endpoints become, in a router whose index no events feed: who comes and goes, what metrics say, and when it is ready. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { endpointName, noMetrics } from "../../../../src/data/endpoint.ts";
 import { createEndpointStore, type EndpointStore } from "../../../../src/data/endpoint-store.ts";
 import { instanceIdOfPod } from "../../../../src/dynamo/instance-id.ts";
 import type { RouterSnapshot } from "../../../../src/prefill-router/contracts.ts";
 import { readFleetSettings } from "../../../../src/prefill-router/fleet/fleet-settings.ts";
+import { createKeyedHash } from "../../../../src/prefill-router/stage/tracking-hash.ts";
 import { EndpointRoutes } from "../../../../src/prefill-router/standalone/endpoint-routes.ts";
 import type { EngineParameters } from "../../../../src/prefill-router/standalone/engine-parameters.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
+import { createTokenHasher } from "../../../../src/tokens/block-hash.ts";
 
 const open: EndpointRoutes[] = [];
 afterEach(async () => {
@@ -90,6 +95,38 @@ describe("endpoints as workers", () => {
     add(store, "a", 8000, "10.0.0.1", "decode");
     routes.find("m");
     expect(roles()).toEqual({ a: "decode", b: "decode", c: "prefill" });
+  });
+
+  it("run blocks that are counted by keyed hashes, where a key is given", () => {
+    const folder = mkdtempSync(join(tmpdir(), "signalbox-key-"));
+    const file = join(folder, "key");
+    writeFileSync(file, Buffer.alloc(32, 7));
+    const environment = {
+      DYN_ROUTER_TRACKING_HASH: "keyed-xxh3-v1",
+      DYN_ROUTER_TRACKING_KEY_FILE: file,
+      DYN_ROUTER_TRACKING_KEY_ID: "epoch-1",
+    };
+    const [open, keyed] = [{}, environment].map((settings) => {
+      const routes = routesOver(createEndpointStore(), { environment: settings });
+      routes.begin();
+      const found = routes.find("m");
+      if (found.kind !== "found") throw new Error(found.kind);
+      return found.route;
+    });
+    rmSync(folder, { recursive: true });
+    const tokens = Uint32Array.from({ length: 40 }, (_, index) => index);
+    expect(open?.hash(tokens, "salt", undefined).trackingHashes).toBeUndefined();
+    const made = keyed?.hash(tokens, "salt", undefined);
+    expect(made).toMatchObject({ ...open?.hash(tokens, "salt", undefined), trackingHashes: expect.any(Uint32Array) });
+    const track = createKeyedHash(Buffer.alloc(32, 7), "epoch-1", createTokenHasher()).of({
+      modelName: "m",
+      routingGroup: "default",
+      blockSize: 16,
+    });
+    expect(made?.trackingHashes).toEqual(
+      track(tokens, { cacheSalt: "salt", loraName: undefined, mmHashes: undefined }, false),
+    );
+    expect(made?.trackingHashes).not.toEqual(made?.sequenceHashes);
   });
 
   it("stay the same worker on another address", () => {

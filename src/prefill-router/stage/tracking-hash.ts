@@ -4,9 +4,8 @@
  */
 import { readFileSync } from "node:fs";
 import { blake3 } from "@noble/hashes/blake3.js";
-import { completeBlocks, type TokenHasher } from "../../tokens/block-hash.ts";
+import { completeBlocks, createTokenHasher, type TokenHasher } from "../../tokens/block-hash.ts";
 import type { RouterConfig } from "../config.ts";
-import type { PromptScope } from "./prompt.ts";
 
 export interface TrackingScope {
   readonly modelName: string;
@@ -14,8 +13,19 @@ export interface TrackingScope {
   readonly blockSize: number;
 }
 
+/** What of a request its blocks are told apart by, besides their tokens. */
+export interface TrackedPrompt {
+  readonly loraName: string | undefined;
+  readonly cacheSalt: string | undefined;
+  /** By block, the hashes of the multimodal objects in it. */
+  readonly mmHashes: readonly (readonly bigint[] | undefined)[] | undefined;
+}
+
+/** One hash a complete block: u64 as u32 pairs, low word first. */
+export type TrackPrompt = (tokens: Uint32Array, prompt: TrackedPrompt, isEagle: boolean) => Uint32Array;
+
 export interface TrackingHash {
-  of(scope: TrackingScope): NonNullable<PromptScope["track"]>;
+  of(scope: TrackingScope): TrackPrompt;
 }
 
 const keyBytes = 32;
@@ -26,7 +36,7 @@ export type TrackingRead =
   | { readonly kind: "keyed"; readonly hash: TrackingHash }
   | { readonly kind: "fault"; readonly message: string };
 
-export function readTrackingHash(config: RouterConfig, hasher: TokenHasher): TrackingRead {
+export function readTrackingHash(config: RouterConfig): TrackingRead {
   const { routerTrackingHash, routerTrackingKeyFile, routerTrackingKeyId } = config;
   if (routerTrackingHash !== "keyed-xxh3-v1") return { kind: "public" };
   if (routerTrackingKeyFile === undefined || routerTrackingKeyId === undefined) {
@@ -42,7 +52,7 @@ export function readTrackingHash(config: RouterConfig, hasher: TokenHasher): Tra
     const found = `found ${key.length}`;
     return { kind: "fault", message: `router tracking key file must contain exactly ${keyBytes} raw bytes; ${found}` };
   }
-  return { kind: "keyed", hash: createKeyedHash(key, routerTrackingKeyId, hasher) };
+  return { kind: "keyed", hash: createKeyedHash(key, routerTrackingKeyId, createTokenHasher()) };
 }
 
 export function createKeyedHash(key: Uint8Array, keyId: string, hasher: TokenHasher): TrackingHash {
