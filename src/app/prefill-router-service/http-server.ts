@@ -5,6 +5,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { RouteAnswer, Routes } from "../../prefill-router/service/routes.ts";
+import { writeTexts } from "../../prefill-router/service/write-texts.ts";
 
 export interface ServiceServerOptions {
   readonly host: string;
@@ -122,23 +123,6 @@ async function stream(
   texts: AsyncIterable<string>,
 ): Promise<void> {
   response.writeHead(status, { "content-type": contentType });
-  if (request.method !== "HEAD") {
-    for await (const text of texts) {
-      if (response.destroyed) return;
-      if (!response.write(text)) await drained(response);
-    }
-  }
+  if (request.method !== "HEAD") await writeTexts(response, texts);
   response.end();
-}
-
-function drained(response: ServerResponse): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      response.off("drain", done);
-      response.off("close", done);
-      resolve();
-    };
-    response.on("drain", done);
-    response.on("close", done);
-  });
 }

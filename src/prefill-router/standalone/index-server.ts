@@ -1,6 +1,7 @@
 /** The port where other pickers ask for this one's index: GET /dump, as Dynamo's pickers answer it, a few at a time. */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { writeTexts } from "../service/write-texts.ts";
 
 export interface IndexServerOptions {
   readonly port: number;
@@ -68,38 +69,25 @@ export async function startIndexServer({ port, dump, onError }: IndexServerOptio
 
 /** `maxBytes`: what the asker takes; 0 or no number for anything. */
 async function answer(response: ServerResponse, texts: AsyncIterable<string>, maxBytes: number): Promise<void> {
-  const isBounded = maxBytes > 0;
+  const type = { "content-type": "application/json" };
+  if (!(maxBytes > 0)) {
+    await writeTexts(response.writeHead(200, type), texts);
+    response.end();
+    return;
+  }
   const held: string[] = [];
   let bytes = 0;
-  if (!isBounded) response.writeHead(200, { "content-type": "application/json" });
   for await (const text of texts) {
     if (response.destroyed) return;
-    if (!isBounded) {
-      if (!response.write(text)) await drained(response);
-      continue;
-    }
     bytes += Buffer.byteLength(text);
     if (bytes > maxBytes) return refuse(response, 413, "peer KV-index snapshot exceeds requested max_bytes");
     held.push(text);
   }
-  if (isBounded) response.writeHead(200, { "content-type": "application/json", "content-length": bytes });
-  for (const text of held) if (!response.destroyed && !response.write(text)) await drained(response);
+  await writeTexts(response.writeHead(200, { ...type, "content-length": bytes }), held);
   response.end();
 }
 
 function refuse(response: ServerResponse, status: number, message: string): void {
   response.writeHead(status, { "content-type": "text/plain", "content-length": Buffer.byteLength(message) });
   response.end(message);
-}
-
-function drained(response: ServerResponse): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      response.off("drain", done);
-      response.off("close", done);
-      resolve();
-    };
-    response.on("drain", done);
-    response.on("close", done);
-  });
 }

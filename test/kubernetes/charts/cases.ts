@@ -400,6 +400,14 @@ export const refusals: readonly {
     says: "provider.name=kgateway reaches a pool's picker over TLS only",
   },
   {
+    what: "several target ports before kgateway, which has none of them answer then",
+    values: {
+      router: { modelServers: { matchLabels, targetPorts: [{ number: 8000 }, { number: 8001 }] } },
+      provider: { name: "kgateway" },
+    },
+    says: "provider.name=kgateway answers 503 to everything",
+  },
+  {
     what: "Envoy Gateway without a route",
     values: { router, provider: { name: "envoy-gateway" } },
     says: "provider.name=envoy-gateway attaches the picker to a route",

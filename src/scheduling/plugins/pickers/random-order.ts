@@ -14,7 +14,7 @@ export const pickerParameters: JsonSchema = {
       minimum: 1,
       default: 1,
       description:
-        "Most endpoints to name, best first. More than one only where the gateway walks a list of fallbacks; ORIGINAL_DST clusters and agentgateway take one.",
+        "Most endpoints to name, best first. More than one only where the gateway walks a list of fallbacks; ORIGINAL_DST clusters and agentgateway take one, and kgateway none of several.",
     },
   },
 };
