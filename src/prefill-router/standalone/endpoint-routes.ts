@@ -3,10 +3,8 @@
  * both stages unless its labels make it a prefill server. Owns the router, the index, the engines' events and the tokenizer, and ends them at close.
  */
 import type { MediaSpan } from "../../data/attributes.ts";
-import type { Endpoint, Endpoints } from "../../data/endpoint.ts";
 import { EndpointFeeds } from "../../data/kv-events/endpoint-feeds.ts";
 import type { EventCounters } from "../../data/kv-events/event-counters.ts";
-import { parseLabelSelector } from "../../data/kv-events/label-selector.ts";
 import type { PeerSource } from "../../data/peers/peer-addresses.ts";
 import type { Holder } from "../../data/prefix-index/kv-index.ts";
 import { mediaByBlock } from "../../data/producers/precise-prefix-cache-media.ts";
@@ -14,7 +12,7 @@ import type { TokenBackend } from "../../data/producers/token-backend.ts";
 import type { EndpointStoreView } from "../../data/store-view.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import { createTokenHasher } from "../../tokens/block-hash.ts";
-import type { PrefillRouter, RouterWorker, WorkerRank } from "../contracts.ts";
+import type { PrefillRouter, WorkerRank } from "../contracts.ts";
 import type { FleetSettings } from "../fleet/fleet-settings.ts";
 import type { RouteLookup, SetRoute, TokenizeRequest } from "../fleet/route-table.ts";
 import { createSetIndex, type IndexSize } from "../fleet/set-index.ts";
@@ -22,20 +20,12 @@ import { Suspects } from "../fleet/suspects.ts";
 import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
 import { createPrefillRouter } from "../plan/prefill-router.ts";
 import type { OwnedRoutes, RoutedSet } from "../plugin/dynamo-prefill-router.ts";
-import { workerIdOf } from "../plugin/placement.ts";
 import type { WatchedSet } from "../plugin/plan-watcher.ts";
 import { hasQueue } from "../policy/policy-class.ts";
 import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
-import {
-  assumedSpan,
-  type EngineLimits,
-  type RankSpan,
-  routerWorkerOf,
-  spanWith,
-  totalKvBlocksOf,
-} from "./endpoint-worker.ts";
 import type { EngineParameters } from "./engine-parameters.ts";
+import { EngineServers } from "./engine-servers.ts";
 import { tokenizeThrough } from "./request-tokenizer.ts";
 import { SharedIndex } from "./shared-index.ts";
 import { SlotPeers } from "./slot-peers.ts";
@@ -63,14 +53,6 @@ export interface EnginePeers {
   readonly index: { readonly port: number; readonly urls: readonly string[] | undefined } | undefined;
 }
 
-interface Server {
-  readonly id: bigint;
-  endpoint: Endpoint;
-  /** Ranks that have spoken. */
-  heard: RankSpan | undefined;
-  totalKvBlocks: number | undefined;
-}
-
 const setKey = "endpoints";
 /** Distinct blocks of one rank: an engine's own capacity many times over. */
 const maxBlocksPerRank = 4_194_304;
@@ -88,15 +70,10 @@ export class EndpointRoutes implements OwnedRoutes {
   readonly #peers: SlotPeers | undefined;
   /** Undefined where pickers do not give each other their indices. */
   readonly #shared: SharedIndex | undefined;
-  readonly #limits: EngineLimits;
-  /** Undefined: every endpoint does both. */
-  readonly #isPrefillServer: ((labels: Endpoint["labels"]) => boolean) | undefined;
-  readonly #servers = new Map<bigint, Server>();
+  readonly #servers: EngineServers;
   readonly #routes = new Map<string | undefined, SetRoute>();
   readonly runtimes: ReadonlyMap<string, RoutedSet>;
   #feeds: EndpointFeeds | undefined;
-  #unsubscribe: (() => void) | undefined;
-  #seen: Endpoints | undefined;
   #beganAtMs: number | undefined;
   #wasReady = false;
   #isClosed = false;
@@ -106,9 +83,6 @@ export class EndpointRoutes implements OwnedRoutes {
     const { engines, settings, endpoints, log, now, random } = init;
     const { modelName, blockSizeTokens: blockSize, totalKvBlocks, maxNumBatchedTokens } = engines;
     this.#init = init;
-    this.#limits = { totalKvBlocks, maxNumBatchedTokens };
-    const { prefillSelector } = engines;
-    this.#isPrefillServer = prefillSelector === undefined ? undefined : parseLabelSelector(prefillSelector);
     this.#tokenize = tokenizeThrough(init.tokenizer);
     const index = createSetIndex(settings.config, random);
     const { conditional } = settings;
@@ -134,12 +108,24 @@ export class EndpointRoutes implements OwnedRoutes {
       log,
       observers: init.observersOf(set),
     });
+    this.#servers = new EngineServers({
+      endpoints,
+      limits: { totalKvBlocks, maxNumBatchedTokens },
+      prefillSelector: engines.prefillSelector,
+      router: this.#router,
+      replaced: (id) => this.#suspects.forget(id),
+      // The same process that was seen not to listen, whatever is heard of it.
+      retold: (id) => {
+        if (this.#suspects.isExcluded(id)) this.#router.suspectWorker(id, Number.POSITIVE_INFINITY);
+      },
+      log,
+    });
     this.#suspects = new Suspects({
-      addressOf: (id) => this.#servers.get(id)?.endpoint.hostPort,
-      isDispensable: (id) => this.#hasStandIn(id),
+      addressOf: (id) => this.#servers.endpointOf(id)?.hostPort,
+      isDispensable: (id) => this.#servers.hasStandIn(id, (other) => this.#suspects.isExcluded(other)),
       exclude: (id) => {
         log.warn(
-          { worker: this.#servers.get(id)?.endpoint.name },
+          { worker: this.#servers.endpointOf(id)?.name },
           "an engine does not serve: it gets no requests until it listens",
         );
         this.#router.suspectWorker(id, Number.POSITIVE_INFINITY);
@@ -171,8 +157,8 @@ export class EndpointRoutes implements OwnedRoutes {
         isPrepared: () => endpoints.isSynced,
         ranks: () => this.#ranks(),
         holderOf: ({ workerId, dpRank }) => {
-          const server = this.#servers.get(workerId);
-          return server && this.#feeds?.foretell(server.endpoint, dpRank);
+          const endpoint = this.#servers.endpointOf(workerId);
+          return endpoint && this.#feeds?.foretell(endpoint, dpRank);
         },
         log,
         now,
@@ -192,7 +178,8 @@ export class EndpointRoutes implements OwnedRoutes {
           catchesUp: true,
           log,
           now,
-          onRank: (endpoint, rank, holder, isThere) => this.#heard(endpoint, rank, isThere ? holder : undefined),
+          onRank: (endpoint, rank, holder, isThere) =>
+            this.#servers.heard(endpoint, rank, isThere ? holder : undefined),
         });
     }
     this.#indexSize = this.#shared?.index ?? index.size;
@@ -203,13 +190,8 @@ export class EndpointRoutes implements OwnedRoutes {
 
   begin(): void {
     if (this.#isClosed || this.#beganAtMs !== undefined) return;
-    const { endpoints, now } = this.#init;
-    this.#beganAtMs = now();
-    this.#unsubscribe = endpoints.subscribe({
-      added: (endpoint) => this.#added(endpoint),
-      removed: (endpoint) => this.#removed(endpoint),
-    });
-    for (const endpoint of endpoints.snapshot()) this.#added(endpoint);
+    this.#beganAtMs = this.#init.now();
+    this.#servers.begin();
     this.#feeds = this.#openFeeds?.();
     this.#shared?.begin();
     this.#peers?.begin();
@@ -218,12 +200,12 @@ export class EndpointRoutes implements OwnedRoutes {
   /** Whatever model is asked for: an engine knows its own names, and answers for those that it does not know. */
   find(model: string): RouteLookup {
     if (this.#beganAtMs === undefined) return { kind: "not-ready", reason: "the router has not begun" };
-    this.#followEndpoints();
+    this.#servers.follow();
     return { kind: "found", route: this.#routeFor(this.#feeds?.adapters.has(model) === true ? model : undefined) };
   }
 
   suspect(_route: SetRoute, workerId: bigint, isCertain: boolean): void {
-    if (this.#servers.has(workerId)) this.#suspects.suspect(workerId, isCertain);
+    if (this.#servers.endpointOf(workerId) !== undefined) this.#suspects.suspect(workerId, isCertain);
   }
 
   /** True for good once there is a server and what the engines cached is known or has been asked for long enough. */
@@ -251,7 +233,7 @@ export class EndpointRoutes implements OwnedRoutes {
           sharedIndex: this.#shared?.state() ?? null,
           events: feeds && { ...feeds.counters, isReplaying: feeds.isReplaying },
           engines: Object.fromEntries(
-            Array.from(this.#servers.values(), ({ id, endpoint }) => [
+            Array.from(this.#servers, ({ id, endpoint }) => [
               endpoint.name,
               { id: id.toString(), blocks: feeds?.blocksOf(endpoint) ?? 0 },
             ]),
@@ -264,7 +246,7 @@ export class EndpointRoutes implements OwnedRoutes {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#unsubscribe?.();
+    this.#servers.close();
     this.#suspects.close();
     this.#router.close();
     await this.#shared?.close();
@@ -283,7 +265,7 @@ export class EndpointRoutes implements OwnedRoutes {
 
   /** That have blocks. */
   *#ranks(): IterableIterator<{ readonly rank: WorkerRank; readonly holder: Holder }> {
-    for (const { id, endpoint } of this.#servers.values()) {
+    for (const { id, endpoint } of this.#servers) {
       for (const [dpRank, holder] of this.#feeds?.ranksOf(endpoint) ?? [])
         yield { rank: { workerId: id, dpRank }, holder };
     }
@@ -303,8 +285,8 @@ export class EndpointRoutes implements OwnedRoutes {
         contextLength: 0,
         tokenize: this.#tokenize,
         router: this.#router,
-        isPrefillWorker: (id) => this.#roleOf(this.#servers.get(id)?.endpoint) === "prefill",
-        prefillServerOf: (id) => this.#servers.get(id)?.endpoint.hostPort,
+        isPrefillWorker: (id) => this.#servers.isPrefillServer(id),
+        prefillServerOf: (id) => this.#servers.endpointOf(id)?.hostPort,
         hash: (tokens, cacheSalt, media: readonly MediaSpan[] | undefined) => {
           const prompt = { loraName, cacheSalt, mmHashes: mediaByBlock(media, tokens.length, blockSize) };
           return {
@@ -316,88 +298,5 @@ export class EndpointRoutes implements OwnedRoutes {
       this.#routes.set(loraName, route);
     }
     return route;
-  }
-
-  #added(endpoint: Endpoint): void {
-    const id = workerIdOf(endpoint);
-    const known = this.#servers.get(id);
-    if (known !== undefined && known.endpoint.name !== endpoint.name) {
-      this.#init.log.error(
-        { endpoint: endpoint.name, known: known.endpoint.name, id: id.toString() },
-        "two endpoints have one worker id: the second gets no requests",
-      );
-      return;
-    }
-    const server: Server = { id, endpoint, heard: undefined, totalKvBlocks: totalKvBlocksOf(endpoint) };
-    this.#servers.set(id, server);
-    this.#suspects.forget(id);
-    this.#upsert(server);
-  }
-
-  #removed(endpoint: Endpoint): void {
-    const server = this.#serverOf(endpoint);
-    if (server === undefined) return;
-    this.#servers.delete(server.id);
-    this.#suspects.forget(server.id);
-    this.#router.removeWorker(server.id);
-  }
-
-  /** A rank of an engine has blocks, or has none any more. */
-  #heard(endpoint: Endpoint, rank: number, holder: Holder | undefined): void {
-    const server = this.#serverOf(endpoint);
-    if (server === undefined) return;
-    if (holder !== undefined) {
-      const heard = spanWith(server.heard, rank);
-      if (heard === undefined) return;
-      const span = server.heard ?? assumedSpan(endpoint);
-      server.heard = heard;
-      if (heard.first !== span.first || heard.size !== span.size) this.#upsert(server);
-    }
-    this.#router.setHolder({ workerId: server.id, dpRank: rank }, holder);
-  }
-
-  #serverOf(endpoint: Endpoint): Server | undefined {
-    const server = this.#servers.get(workerIdOf(endpoint));
-    return server?.endpoint.generation === endpoint.generation ? server : undefined;
-  }
-
-  #upsert({ id, endpoint, heard }: Server): void {
-    const role = this.#roleOf(endpoint) ?? "aggregated";
-    this.#router.upsertWorker(routerWorkerOf(id, endpoint, role, heard ?? assumedSpan(endpoint), this.#limits));
-    // The same process that was seen not to listen, whatever is heard of it.
-    if (this.#suspects.isExcluded(id)) this.#router.suspectWorker(id, Number.POSITIVE_INFINITY);
-  }
-
-  #roleOf(endpoint: Endpoint | undefined): RouterWorker["role"] | undefined {
-    if (endpoint === undefined || this.#isPrefillServer === undefined) return endpoint && "aggregated";
-    return this.#isPrefillServer(endpoint.labels) ? "prefill" : "decode";
-  }
-
-  /** What a scrape says of engines that nobody has told of, and labels that make another server of one; a look at the snapshot while nothing has changed. */
-  #followEndpoints(): void {
-    if (this.#limits.totalKvBlocks !== undefined && this.#isPrefillServer === undefined) return;
-    const snapshot = this.#init.endpoints.snapshot();
-    if (snapshot === this.#seen) return;
-    this.#seen = snapshot;
-    for (const endpoint of snapshot) {
-      const server = this.#serverOf(endpoint);
-      if (server === undefined) continue;
-      const totalKvBlocks = totalKvBlocksOf(endpoint) ?? server.totalKvBlocks;
-      const isSame = totalKvBlocks === server.totalKvBlocks && this.#roleOf(endpoint) === this.#roleOf(server.endpoint);
-      server.endpoint = endpoint;
-      if (isSame) continue;
-      server.totalKvBlocks = totalKvBlocks;
-      this.#upsert(server);
-    }
-  }
-
-  /** Another server of its kind may be chosen; without a prefill server requests are served all the same. */
-  #hasStandIn(workerId: bigint): boolean {
-    const role = this.#roleOf(this.#servers.get(workerId)?.endpoint);
-    if (role === "prefill") return true;
-    for (const [id, { endpoint }] of this.#servers) {
-      if (id !== workerId && !this.#suspects.isExcluded(id) && this.#roleOf(endpoint) === role) return true;
-    }
-    return false;
   }
 }
