@@ -1,10 +1,9 @@
 /**
- * The blocks of a partition as Dynamo's RouterEvents in JSON, chain by chain with each block after the one it continues, and back: what a service
- * that starts asks its peers for. Written and read in pieces, so that a large index holds up no request for long.
+ * The blocks of a partition as Dynamo's RouterEvents in JSON, chain by chain with each block after the one it continues: what a service that starts
+ * asks its peers for. Written in pieces, so that a large index holds up no request for long.
  */
 
-import { type KvIndex, type StorageTier, storageTiers } from "../../data/prefix-index/kv-index.ts";
-import { parseExactJson } from "../../dynamo/record-json.ts";
+import { storageTiers } from "../../data/prefix-index/kv-index.ts";
 import type { WorkerRank } from "../contracts.ts";
 import { type BlockLog, type LoggedBlock, logParts } from "./block-log.ts";
 
@@ -103,95 +102,6 @@ function eventText({ workerId, dpRank }: WorkerRank, tier: string, chain: readon
   const stored = `{"stored":{"parent_hash":${parent},"start_position":null,"blocks":[${blocks.join(",")}]}}`;
   const event = `{"event_id":${id},"data":${stored},"dp_rank":${dpRank}}`;
   return `{"worker_id":${workerId},"storage_tier":"${tier}","residency_domain":"worker","event":${event}}`;
-}
-
-export interface DumpedPartition {
-  readonly modelName: string;
-  readonly routingGroup: string;
-  readonly blockSize: number;
-  readonly events: readonly unknown[];
-}
-
-/** The partitions of a dump; throws on what is none. A model's name may hold a colon only where its group's does not. */
-export function parseDump(text: string): DumpedPartition[] {
-  const dump = parseExactJson(text);
-  if (!isObject(dump)) throw new TypeError("a dump is an object");
-  return Object.entries(dump).map(([key, value]) => {
-    const colon = key.indexOf(":");
-    if (colon < 0 || !isObject(value)) throw new TypeError(`invalid dump key format: ${key}`);
-    const { block_size: blockSize, events } = value;
-    if (typeof blockSize !== "number" || !Array.isArray(events)) throw new TypeError(`invalid dump of ${key}`);
-    return { modelName: key.slice(0, colon), routingGroup: key.slice(colon + 1), blockSize, events };
-  });
-}
-
-/** Puts dumped events into an index; `holderOf` names the holder of a rank, if it is to have one. Returns how many blocks were taken. */
-export async function applyDump(
-  events: readonly unknown[],
-  index: Pick<KvIndex, "stored">,
-  holderOf: (rank: WorkerRank) => number | undefined,
-): Promise<number> {
-  let taken = 0;
-  let sinceTurn = 0;
-  for (const event of events) {
-    const read = readStored(event);
-    if (read === undefined) continue;
-    const { rank, tier, parent, engineHashes, tokensHashes } = read;
-    const count = engineHashes.length / 2;
-    const [low, high] = words(parent ?? 0n);
-    const holder = holderOf(rank);
-    if (holder === undefined) continue;
-    const outcome = index.stored(holder, tier, low, high, parent !== undefined, engineHashes, tokensHashes, 0, count);
-    if (outcome === "applied") taken += count;
-    sinceTurn += count;
-    if (sinceTurn < blocksPerTurn) continue;
-    sinceTurn = 0;
-    await nextTurn();
-  }
-  return taken;
-}
-
-interface Stored {
-  readonly rank: WorkerRank;
-  readonly tier: StorageTier;
-  readonly parent: bigint | undefined;
-  readonly engineHashes: Uint32Array;
-  readonly tokensHashes: Uint32Array;
-}
-
-/** Undefined for what is not stored, or not whole. */
-function readStored(value: unknown): Stored | undefined {
-  if (!isObject(value) || !isObject(value["event"])) return undefined;
-  const { event, worker_id: worker, storage_tier: tierName = "device" } = value;
-  const { data, dp_rank: dpRank = 0 } = event;
-  const tier = storageTiers.indexOf(tierName as (typeof storageTiers)[number]);
-  const workerId = u64(worker);
-  if (!isObject(data) || !isObject(data["stored"]) || tier < 0 || workerId === undefined) return undefined;
-  const { parent_hash: parent, blocks } = data["stored"];
-  if (!Array.isArray(blocks) || typeof dpRank !== "number") return undefined;
-  const engineHashes = new Uint32Array(2 * blocks.length);
-  const tokensHashes = new Uint32Array(2 * blocks.length);
-  for (const [index, block] of blocks.entries()) {
-    const engine = isObject(block) ? u64(block["block_hash"]) : undefined;
-    const tokens = isObject(block) ? u64(block["tokens_hash"]) : undefined;
-    if (engine === undefined || tokens === undefined) return undefined;
-    engineHashes.set(words(engine), 2 * index);
-    tokensHashes.set(words(tokens), 2 * index);
-  }
-  return { rank: { workerId, dpRank }, tier: tier as StorageTier, parent: u64(parent), engineHashes, tokensHashes };
-}
-
-function words(value: bigint): readonly [low: number, high: number] {
-  return [Number(value & 0xffff_ffffn), Number(value >> 32n)];
-}
-
-function u64(value: unknown): bigint | undefined {
-  if (typeof value === "bigint") return value >= 0n && value <= 0xffff_ffff_ffff_ffffn ? value : undefined;
-  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? BigInt(value) : undefined;
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function nextTurn(): Promise<void> {

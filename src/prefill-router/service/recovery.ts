@@ -1,6 +1,6 @@
 /** What a peer's index knows, fetched when the service starts: the first peer that answers with a dump will do; without one the index starts empty. */
 import type { Logger } from "../../telemetry/log.ts";
-import { applyDump, parseDump } from "./dump.ts";
+import { takeDump } from "./dump-reader.ts";
 import type { SelectionService } from "./selection-service.ts";
 
 export interface RecoveryOptions {
@@ -43,7 +43,7 @@ export class DumpRefused extends Error {
 }
 
 /** The dump of the selector or indexer at a URL. Throws DumpRefused, and whatever else keeps it from coming. */
-export async function fetchDump(peer: string, stopped: AbortSignal): Promise<string> {
+export async function fetchDump(peer: string, stopped: AbortSignal): Promise<Uint8Array> {
   const signal = AbortSignal.any([stopped, AbortSignal.timeout(timeoutMs)]);
   const response = await fetch(`${peer.replace(/\/$/, "")}/dump?max_bytes=${maxDumpBytes}`, { signal });
   if (!response.ok || response.body === null) {
@@ -57,16 +57,12 @@ export async function fetchDump(peer: string, stopped: AbortSignal): Promise<str
     if (bytes > maxDumpBytes) throw new Error(`the peer's dump is larger than ${maxDumpBytes} bytes`);
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks).toString("utf8");
+  return Buffer.concat(chunks);
 }
 
-async function take(service: SelectionService, text: string): Promise<number> {
-  let blocks = 0;
-  for (const { modelName, routingGroup, blockSize, events } of parseDump(text)) {
+function take(service: SelectionService, dump: Uint8Array): Promise<number> {
+  return takeDump(dump, ({ modelName, routingGroup, blockSize }) => {
     const partition = service.catalogue.ensurePartition(modelName, routingGroup, blockSize, false);
-    if (typeof partition === "string" || partition.recovered === undefined) continue;
-    const { index, holderOf } = partition.recovered;
-    blocks += await applyDump(events, index, holderOf);
-  }
-  return blocks;
+    return typeof partition === "string" ? undefined : partition.recovered;
+  });
 }

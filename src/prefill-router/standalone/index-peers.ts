@@ -16,7 +16,7 @@ export interface IndexPeersInit {
   /** Pieces of this picker's own dump. */
   readonly dump: () => AsyncIterable<string>;
   /** Puts a peer's dump into the index; resolves with the blocks taken. Throws on what is no dump. */
-  readonly takeOver: (text: string) => Promise<number>;
+  readonly takeOver: (dump: Uint8Array) => Promise<number>;
   /** The engines are known, so that what is told of them can be placed. */
   readonly isPrepared: () => boolean;
   readonly log: Logger;

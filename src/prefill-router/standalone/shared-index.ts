@@ -4,7 +4,8 @@ import type { Holder, KvIndex } from "../../data/prefix-index/kv-index.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { WorkerRank } from "../contracts.ts";
 import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
-import { applyDump, dumpEvents, dumpText, parseDump } from "../service/dump.ts";
+import { dumpEvents, dumpText } from "../service/dump.ts";
+import { takeDump } from "../service/dump-reader.ts";
 import { LoggedIndex } from "../service/logged-index.ts";
 import { IndexPeers } from "./index-peers.ts";
 
@@ -39,7 +40,7 @@ export class SharedIndex {
     this.#peers = new IndexPeers({
       ...peers,
       dump: () => this.#dump(),
-      takeOver: (text) => this.#takeOver(text),
+      takeOver: (dump) => this.#takeOver(dump),
       isPrepared,
       log,
       now,
@@ -74,20 +75,16 @@ export class SharedIndex {
     return dumpText([{ modelName, routingGroup, blockSize, events: dumpEvents(dumped) }]);
   }
 
-  async #takeOver(text: string): Promise<number> {
+  async #takeOver(dump: Uint8Array): Promise<number> {
     const { modelName, blockSize, holderOf } = this.#init;
-    const dump = parseDump(text);
     const takeover = this.index.beginTakeover();
-    let blocks = 0;
     try {
-      for (const part of dump) {
-        if (part.modelName !== modelName || part.routingGroup !== routingGroup || part.blockSize !== blockSize)
-          continue;
-        blocks += await applyDump(part.events, takeover.index, holderOf);
-      }
+      return await takeDump(dump, (of) => {
+        const isOurs = of.modelName === modelName && of.routingGroup === routingGroup && of.blockSize === blockSize;
+        return isOurs ? { index: takeover.index, holderOf } : undefined;
+      });
     } finally {
       takeover.end();
     }
-    return blocks;
   }
 }

@@ -1,8 +1,10 @@
 import { describe, expect, it } from "@jest/globals";
 import { createAddressSecrets } from "../../../../src/data/prefix-index/block-address.ts";
 import { createKvIndex } from "../../../../src/data/prefix-index/exact-kv-index.ts";
+import type { WorkerRank } from "../../../../src/prefill-router/contracts.ts";
 import { BlockLog, logParts } from "../../../../src/prefill-router/service/block-log.ts";
-import { applyDump, dumpEvents, parseDump } from "../../../../src/prefill-router/service/dump.ts";
+import { dumpEvents, dumpText } from "../../../../src/prefill-router/service/dump.ts";
+import { takeDump } from "../../../../src/prefill-router/service/dump-reader.ts";
 import { LoggedIndex } from "../../../../src/prefill-router/service/logged-index.ts";
 import fc from "../../../properties.ts";
 
@@ -50,10 +52,10 @@ describe("the log of blocks", () => {
   });
 });
 
-async function textOf(events: AsyncIterable<string>): Promise<string> {
-  const texts: string[] = [];
-  for await (const event of events) texts.push(event);
-  return `{"m:g:h":{"block_size":4,"events":[${texts.join(",")}]}}`;
+async function textOf(events: AsyncIterable<string>, modelName = "m"): Promise<string> {
+  let whole = "";
+  for await (const text of dumpText([{ modelName, routingGroup: "g:h", blockSize: 4, events }])) whole += text;
+  return whole;
 }
 
 describe("a dump", () => {
@@ -68,16 +70,19 @@ describe("a dump", () => {
         }
         const rank = { workerId: 2n ** 64n - 1n, dpRank: 3 };
         const text = await textOf(dumpEvents([{ rank, logs: source.logsOf(holder) }]));
-        const [dumped] = parseDump(text);
-        expect(dumped).toMatchObject({ modelName: "m", routingGroup: "g:h", blockSize: 4 });
-
         const copy = new LoggedIndex(createKvIndex({ random: () => 0.3 }), () => 0.4);
         const holders = new Map<string, number>();
-        const taken = await applyDump(dumped?.events ?? [], copy, ({ workerId, dpRank }) => {
+        const partitions: unknown[] = [];
+        const holderOf = ({ workerId, dpRank }: WorkerRank): number => {
           const known = holders.get(`${workerId}/${dpRank}`) ?? copy.attach();
           holders.set(`${workerId}/${dpRank}`, known);
           return known;
+        };
+        const taken = await takeDump(Buffer.from(text), (partition) => {
+          partitions.push(partition);
+          return { index: copy, holderOf };
         });
+        expect(partitions).toEqual([{ modelName: "m", routingGroup: "g:h", blockSize: 4 }]);
         expect([...holders.keys()]).toEqual([`${2n ** 64n - 1n}/3`]);
         expect(taken).toBe(parents.length);
         expect(copy.heldBlocks).toBe(source.heldBlocks);
@@ -93,23 +98,72 @@ describe("a dump", () => {
     ["no object", "[]"],
     ["no group", '{"m":{"block_size":4,"events":[]}}'],
     ["no events", '{"m:g":{"block_size":4}}'],
+    ["what an index says that could not be dumped", '{"m:g":{"error":"gone"}}'],
+    ["no block size before the events", '{"m:g":{"events":[],"block_size":4}}'],
+    ["no event among them", '{"m:g":{"block_size":4,"events":[{}]}}'],
     ["no JSON", '{"m:g":'],
-  ])("is refused where it is %s", (_, text) => {
-    expect(() => parseDump(text)).toThrow();
+    ["a bad escape", String.raw`{"m\x:g":{"block_size":4,"events":[]}}`],
+  ])("is refused where it is %s", async (_, text) => {
+    await expect(takeDump(Buffer.from(text), () => undefined)).rejects.toMatchObject({ code: "MALFORMED" });
   });
 
-  it("is taken without the events that are not whole", async () => {
+  it("is taken, or refused as what it is, whatever its bytes", async () => {
     const index = createKvIndex({ random: () => 0.3 });
     const holder = index.attach();
-    const block = { block_hash: 1, tokens_hash: 2 };
-    const event = { data: { stored: { parent_hash: null, blocks: [block] } } };
+    const block = '{"block_hash":18446744073709551615,"tokens_hash":1,"mm_extra_info":null}';
+    const stored = `{"stored":{"parent_hash":null,"start_position":null,"blocks":[${block}]}}`;
+    const event = `{"worker_id":1,"storage_tier":"disk","event":{"event_id":0,"data":${stored},"dp_rank":0}}`;
+    const whole = Buffer.from(
+      `{"m:g":{"block_size":4,"events":[${event},${event}]},"n:g":{"block_size":4,"events":[]}}`,
+    );
+    const change = fc.record({ at: fc.nat({ max: whole.length - 1 }), byte: fc.nat({ max: 255 }) });
+    await fc.assert(
+      fc.asyncProperty(fc.array(change, { maxLength: 4 }), fc.nat({ max: whole.length }), async (changes, length) => {
+        const bytes = Buffer.from(whole.subarray(0, changes.length === 0 ? whole.length : length));
+        for (const { at, byte } of changes) if (at < bytes.length) bytes[at] = byte;
+        const outcome = await takeDump(bytes, () => ({ index, holderOf: () => holder })).catch(
+          (error: unknown) => (error as { readonly code?: unknown }).code,
+        );
+        expect([0, 1, 2, "MALFORMED"]).toContain(outcome);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it("is taken without what is no stored block of a worker that is known, and lets others have their turn", async () => {
+    const index = createKvIndex({ random: () => 0.3 });
+    const holder = index.attach();
+    const block = (id: number): object => ({ block_hash: id, tokens_hash: id, mm_extra_info: null });
+    const event = (worker: number, changes: object, data: unknown): object => ({
+      worker_id: worker,
+      storage_tier: "device",
+      ...changes,
+      event: { event_id: 1, data, dp_rank: 0 },
+    });
+    const stored = (...ids: readonly number[]): object => ({ stored: { parent_hash: null, blocks: ids.map(block) } });
     const events = [
-      1,
-      {},
-      { worker_id: 1, event: { data: "cleared" } },
-      { worker_id: -1, event },
-      { worker_id: 1, event },
+      event(1, {}, "cleared"),
+      event(1, {}, { removed: { block_hashes: [1] } }),
+      event(1, { residency_domain: "owner" }, stored(1)),
+      event(1, { storage_tier: "tape" }, stored(2)),
+      event(2, {}, stored(3)),
+      event(1, {}, stored(4, 5)),
+      ...Array.from({ length: 600 }, (_, i) =>
+        event(1, {}, stored(...Array.from({ length: 16 }, (_, j) => 100 + 16 * i + j))),
+      ),
     ];
-    expect(await applyDump(events, index, () => holder)).toBe(1);
+    const other = { block_size: 8, events: [event(1, {}, stored(7))] };
+    const dump = { 'an "ö" model:default': { block_size: 4, events }, "m:default": other };
+    let turns = 0;
+    const beat = setInterval(() => (turns += 1), 0);
+    const taken = await takeDump(Buffer.from(JSON.stringify(dump)), ({ modelName, blockSize }) =>
+      modelName === 'an "ö" model' && blockSize === 4
+        ? { index, holderOf: ({ workerId }) => (workerId === 1n ? holder : undefined) }
+        : undefined,
+    );
+    clearInterval(beat);
+    expect(taken).toBe(2 + 600 * 16);
+    expect(index.heldBlocks).toBe(taken);
+    expect(turns).toBeGreaterThan(0);
   });
 });

@@ -44,7 +44,8 @@ async function start(changes: Partial<IndexPeersInit>): Promise<Started> {
       await Promise.resolve();
       yield '"é"}';
     },
-    takeOver: (text) => {
+    takeOver: (dump) => {
+      const text = Buffer.from(dump).toString("utf8");
       JSON.parse(text);
       taken.push(text);
       return Promise.resolve(7);
