@@ -52,9 +52,9 @@ const modelServers = {
           {
             name: "worker",
             image: "example/model-server",
-            args: ["--host=0.0.0.0", "--port=8000", "--name=$(POD_NAME)"],
+            args: ["--host=0.0.0.0", "--port=8000", "--name=$(POD_NAME)", "--kv-events-port=5557"],
             env: [{ name: "POD_NAME", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } }],
-            ports: [{ containerPort: 8000 }],
+            ports: [{ containerPort: 8000 }, { containerPort: 5557 }],
             readinessProbe: { httpGet: { path: "/health", port: 8000 } },
           },
         ],
@@ -238,6 +238,70 @@ describe("several replicas, with the rights that the chart grants", () => {
       );
     }
     await done(["uninstall", "wide", "--wait", "--timeout", "240s"]);
+  });
+
+  it("are Dynamo's pickers of raw engines by its variables: one that comes takes the index of the other", async () => {
+    const name = "engines";
+    const [engine] = await cluster.podsReady(namespace, "app=qwen", 3);
+    const variables = {
+      DYN_EPP_MODE: "standalone",
+      DYN_EPP_INFERENCE_POOL_NAME: name,
+      DYN_MODEL_NAME: "qwen",
+      DYN_KV_CACHE_BLOCK_SIZE: "16",
+      DYN_EPP_TOKENIZER_SERVICE_URL: `http://${engine?.address}:8000`,
+      DYN_EPP_TOKENIZER_PROTOCOL: "vllm-render",
+      DYN_EPP_PEER_SERVICE: `${name}-epp-peers`,
+      DYN_EPP_SELECTION_HTTP_PORT: "9093",
+      POD_NAMESPACE: namespace,
+    };
+    await done(
+      ["install", name, chartFolder("signalbox"), "--wait", "--timeout", "240s"],
+      several({ ha: { mode: "active-active" }, env: variables }),
+    );
+    interface SetState {
+      readonly index: { readonly heldBlocks: number };
+      readonly replicas: { readonly peers: readonly string[]; readonly failure: string | null };
+      readonly sharedIndex: { readonly recovery: string; readonly takenOverBlocks: number };
+    }
+    const stateOf = async ({ address }: ReadyPod): Promise<SetState> => {
+      const plugins = JSON.parse(await textOf(`http://${address}:9090/debug/plugins/state`)) as Readonly<
+        Record<string, { readonly sets: readonly [SetState] }>
+      >;
+      return (plugins["dynamo-prefill-router"] as { readonly sets: readonly [SetState] }).sets[0];
+    };
+    const selector = `app.kubernetes.io/instance=${name}`;
+    const pods = await cluster.podsReady(namespace, selector, 2);
+    for (const pod of pods) {
+      let turn = 0;
+      await eventually(
+        "it follows an engine and has its one peer",
+        async () => {
+          // A block of the engine is told to whoever listens by then.
+          turn += 1;
+          const { status } = await ask(engine?.address ?? "", "llm", `${pod.name} ${turn} `.padEnd(64, "."), {
+            port: 8000,
+          });
+          expect(status).toBe(200);
+          const { index, replicas } = await stateOf(pod);
+          return index.heldBlocks > 0 && replicas.peers.length === 1 && replicas.failure === null;
+        },
+        60_000,
+      );
+    }
+    await cluster.remove({ apiVersion: "v1", kind: "Pod", name: pods[0]?.name ?? "", namespace });
+    const newcomer = await eventually(
+      "another is ready in its place",
+      async () => {
+        const now = await cluster.podsReady(namespace, selector, 2).catch(() => []);
+        return now.find(({ uid }) => !pods.some((before) => before.uid === uid));
+      },
+      120_000,
+    );
+    const { sharedIndex, index } = await stateOf(newcomer);
+    expect(sharedIndex.recovery).toBe("recovered");
+    expect(sharedIndex.takenOverBlocks).toBeGreaterThan(0);
+    expect(index.heldBlocks).toBeGreaterThanOrEqual(sharedIndex.takenOverBlocks);
+    await done(["uninstall", name, "--wait", "--timeout", "240s"]);
   });
 
   it("have one that leads, and another when it is gone", async () => {
