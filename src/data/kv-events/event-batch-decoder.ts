@@ -3,10 +3,11 @@
  * Fields that are missing at the end, and ones nobody knows, are fine. A batch that is not whole is refused before its first event is handed on;
  * an event that cannot be read is left out alone and counted, since the others of its batch have happened.
  */
+import { MsgpackCursor } from "../../dynamo/encoding/msgpack-cursor.ts";
+import { MalformedMessage } from "../../dynamo/encoding/value-reader.ts";
 import { EngineEvent, groupKindOf } from "./engine-event.ts";
 import { EventFields } from "./event-fields.ts";
 import { readExtraKeys } from "./extra-keys.ts";
-import { MalformedPayload, MsgpackCursor } from "./msgpack-cursor.ts";
 
 export interface BatchHead {
   /** Seconds since the epoch; tells one run of an engine from the next. */
@@ -60,19 +61,19 @@ class EventBatchDecoder implements BatchDecoder {
       if (fields < 2) return undefined;
       const timestamp = cursor.number();
       this.#eventsAt = cursor.at;
-      if (cursor.peek() !== "array" || cursor.arrayLength() > maxEvents) return undefined;
+      if (cursor.kind() !== "array" || cursor.arrayLength() > maxEvents) return undefined;
       cursor.at = this.#eventsAt;
       cursor.skip();
       let rank = -1;
       for (let field = 2; field < fields; field++) {
-        if (field === 2 && !cursor.nil()) rank = cursor.number();
+        if (field === 2 && !cursor.takeNil()) rank = cursor.number();
         else if (field > 2) cursor.skip();
       }
       this.#payload = payload;
       const saysRank = rank >= 0 && rank <= 0xffff;
       return { timestamp, rank: saysRank ? Math.floor(rank) : 0, saysRank };
     } catch (error) {
-      if (error instanceof MalformedPayload) return undefined;
+      if (error instanceof MalformedMessage) return undefined;
       throw error;
     } finally {
       cursor.release();
@@ -105,9 +106,9 @@ class EventBatchDecoder implements BatchDecoder {
 
   #read(): boolean {
     try {
-      return this.#cursor.peek() === "map" ? this.#readMap() : this.#readPositional();
+      return this.#cursor.kind() === "map" ? this.#readMap() : this.#readPositional();
     } catch (error) {
-      if (error instanceof MalformedPayload) return false;
+      if (error instanceof MalformedMessage) return false;
       throw error;
     }
   }
@@ -167,7 +168,7 @@ class EventBatchDecoder implements BatchDecoder {
     const isFixed = count >= 4 && this.#isFixedTail(count);
     cursor.at = at;
     for (let field = 0; field < count && field < 5; field++) {
-      const kind = cursor.peek();
+      const kind = cursor.kind();
       if (kind === "integer" && (isFixed ? field === 0 : event.group < 0)) event.group = cursor.u32();
       else if (kind === "text" && (!isFixed || field === 1)) event.groupKind = groupKindOf(this.#fields.string());
       else if (kind === "text" && field === 3) event.isRemote = this.#fields.string() !== "LOCAL";
@@ -179,7 +180,7 @@ class EventBatchDecoder implements BatchDecoder {
   #isFixedTail(count: number): boolean {
     const cursor = this.#cursor;
     for (let field = 0; field < count && field < 5; field++) {
-      const kind = cursor.peek();
+      const kind = cursor.kind();
       const expected = field === 0 || field === 2 ? "integer" : "text";
       if (kind !== "nil" && kind !== expected) return false;
       cursor.skip();
@@ -201,7 +202,7 @@ class EventBatchDecoder implements BatchDecoder {
       cursor.text();
       const key = cursor.string();
       const read = mapFields[key];
-      if (read === undefined || (cursor.peek() === "nil" && cursor.nil())) {
+      if (read === undefined || (cursor.kind() === "nil" && cursor.takeNil())) {
         if (read === undefined) cursor.skip();
         continue;
       }

@@ -1,7 +1,8 @@
 /** Reads the fields of one event, from where the cursor stands into the event. Sizes are checked before anything is kept. */
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over bytes, whose bounds are checked before
+import type { MsgpackCursor } from "../../dynamo/encoding/msgpack-cursor.ts";
+import { MalformedMessage } from "../../dynamo/encoding/value-reader.ts";
 import { type EngineEvent, tierOfMedium } from "./engine-event.ts";
-import { MalformedPayload, type MsgpackCursor } from "./msgpack-cursor.ts";
 
 /** More tokens than any engine caches in one step: what claims them is lying. */
 const maxTokens = 4_194_304;
@@ -20,7 +21,7 @@ export class EventFields {
     const cursor = this.#cursor;
     const event = this.#event;
     const count = cursor.arrayLength();
-    if (count > maxTokens) throw new MalformedPayload("more blocks than an engine holds");
+    if (count > maxTokens) throw new MalformedMessage("more blocks than an engine holds");
     if (event.hashes.length < 2 * count) event.hashes = new Uint32Array(grown(2 * count));
     const { hashes } = event;
     for (let i = 0; i < count; i++) {
@@ -34,12 +35,13 @@ export class EventFields {
   /** An integer, or a digest whose last eight bytes stand for it, as in the reference. */
   #hash(): void {
     const cursor = this.#cursor;
-    if (cursor.peek() !== "bytes") {
+    if (cursor.kind() !== "bytes") {
       cursor.u64();
       return;
     }
-    cursor.bytes();
-    const { start, end } = cursor;
+    cursor.binary();
+    const { start, length } = cursor;
+    const end = start + length;
     let low = 0;
     let high = 0;
     for (let at = Math.max(start, end - 8); at < end; at++) {
@@ -53,7 +55,7 @@ export class EventFields {
   parent(): void {
     const cursor = this.#cursor;
     const event = this.#event;
-    event.hasParent = !cursor.nil();
+    event.hasParent = !cursor.takeNil();
     if (!event.hasParent) return;
     this.#hash();
     event.parentLow = cursor.low;
@@ -65,13 +67,13 @@ export class EventFields {
     const cursor = this.#cursor;
     const event = this.#event;
     const count = cursor.arrayLength();
-    if (count > maxTokens) throw new MalformedPayload("more tokens than an engine caches");
+    if (count > maxTokens) throw new MalformedMessage("more tokens than an engine caches");
     if (event.tokens.length <= count) event.tokens = new Uint32Array(grown(count + 1));
     const { tokens } = event;
-    event.isEagle = count > 0 && cursor.peek() === "array";
+    event.isEagle = count > 0 && cursor.kind() === "array";
     if (event.isEagle) {
       for (let i = 0; i < count; i++) {
-        if (cursor.arrayLength() !== 2) throw new MalformedPayload("a pair of tokens is expected");
+        if (cursor.arrayLength() !== 2) throw new MalformedMessage("a pair of tokens is expected");
         tokens[i] = cursor.u32();
         tokens[i + 1] = cursor.u32();
       }
@@ -80,28 +82,28 @@ export class EventFields {
   }
 
   medium(): void {
-    if (!this.#cursor.nil()) this.#event.tier = tierOfMedium(this.string());
+    if (!this.#cursor.takeNil()) this.#event.tier = tierOfMedium(this.string());
   }
 
   /** The adapter's name; SGLang puts an object with the salt there. */
   names(): void {
     const cursor = this.#cursor;
     const event = this.#event;
-    if (cursor.nil()) return;
-    if (cursor.peek() !== "map") {
+    if (cursor.takeNil()) return;
+    if (cursor.kind() !== "map") {
       event.loraName = this.string();
       return;
     }
     const members = cursor.mapLength();
     for (let member = 0; member < members; member++) {
       cursor.text();
-      if (cursor.is(saltKey) && cursor.peek() === "text") event.cacheSalt = this.string();
+      if (cursor.is(saltKey) && cursor.kind() === "text") event.cacheSalt = this.string();
       else cursor.skip();
     }
   }
 
   owner(): void {
-    if (!this.#cursor.nil()) this.#event.isForeign = this.string() !== "";
+    if (!this.#cursor.takeNil()) this.#event.isForeign = this.string() !== "";
   }
 
   string(): string {

@@ -2,9 +2,9 @@
  * What an engine hashed into blocks beside their tokens: for each block nil or a list of the adapter's name, media (a digest, or a digest with its
  * offset), the cache salt (first block of a chain only) and digests of embeddings, none of them labelled.
  */
+import type { MsgpackCursor } from "../../dynamo/encoding/msgpack-cursor.ts";
 import { parseMmHash, xxh3_64 } from "../../tokens/block-hash.ts";
 import type { EngineEvent } from "./engine-event.ts";
-import type { MsgpackCursor } from "./msgpack-cursor.ts";
 
 /** How Dynamo's vLLM worker tells the salt from an adapter's name. */
 const markedSalt = "dynamo-cache-salt:";
@@ -16,10 +16,10 @@ const markedMedia = /^[0-9a-fA-F]{16}0{48}$/;
 
 /** Reads the next value into the event's salt (unless it has one) and media. The adapter's name is already known. */
 export function readExtraKeys(cursor: MsgpackCursor, event: EngineEvent, made: "bare" | "marked"): void {
-  if (cursor.nil()) return;
+  if (cursor.takeNil()) return;
   const blocks = cursor.arrayLength();
   for (let block = 0; block < blocks; block++) {
-    if (!cursor.nil()) readBlock(cursor, event, made, block);
+    if (!cursor.takeNil()) readBlock(cursor, event, made, block);
   }
 }
 
@@ -28,15 +28,15 @@ function readBlock(cursor: MsgpackCursor, event: EngineEvent, made: "bare" | "ma
   let isAdapterDue = event.loraName !== undefined && event.loraName !== "";
   let salt: string | undefined;
   for (let key = 0; key < keys; key++) {
-    const kind = key < maxKeys ? cursor.peek() : "too many";
+    const kind = key < maxKeys ? cursor.kind() : "too many";
     if (kind === "array") {
       const items = cursor.arrayLength();
       for (let item = 0; item < items; item++) {
-        if (item === 0 && cursor.peek() === "text") addMedia(event, block, readText(cursor), made);
+        if (item === 0 && cursor.kind() === "text") addMedia(event, block, readText(cursor), made);
         else cursor.skip();
       }
     } else if (kind === "bytes" && made === "bare") {
-      cursor.bytes();
+      cursor.binary();
       addHash(event, block, xxh3_64(cursor.slice()));
     } else if (kind === "text") {
       const text = readText(cursor);

@@ -62,7 +62,7 @@ export class Envelope {
 
   #readPayload(reader: ValueReader, bytes: Buffer): Buffer {
     if (reader === this.#json) return readByteList(reader, bytes.length);
-    this.#msgpack.readBinaryRange();
+    this.#msgpack.binary();
     return bytes.subarray(reader.start, reader.start + reader.length);
   }
 }

@@ -114,7 +114,7 @@ describe.each(codecs)("the $name reader", ({ create, encode: encodeValue }) => {
     );
   });
 
-  it("refuses negative numbers, fractions, numbers above 2^64 and nesting without end", () => {
+  it("refuses negative numbers, fractions and numbers above 2^64", () => {
     const reader = create();
     const faults = [[-1], [1.5], [-(2 ** 40)]];
     for (const fault of faults) {
@@ -127,10 +127,26 @@ describe.each(codecs)("the $name reader", ({ create, encode: encodeValue }) => {
     reader.enterArray();
     reader.nextItem();
     expect(() => readInteger(reader)).toThrow("above 2^53");
-    let deep: unknown = 1;
-    for (let depth = 0; depth < 80; depth++) deep = [deep];
-    reader.open(encodeValue(deep));
-    expect(() => reader.skip()).toThrow("nested deeper");
+  });
+
+  it("enters no more containers than its depth, and steps over deeper ones or refuses them", () => {
+    const reader = create();
+    const deep = (depth: number): unknown => (depth === 0 ? 1 : [deep(depth - 1)]);
+    reader.open(encodeValue(deep(80)));
+    expect(() => {
+      for (;;) {
+        reader.enterArray();
+        reader.nextItem();
+      }
+    }).toThrow("nested deeper");
+    const bytes = encodeValue(deep(80));
+    reader.open(bytes);
+    try {
+      reader.skip();
+      expect(reader.at).toBe(bytes.length);
+    } catch (error) {
+      expect(error).toMatchObject({ code: "MALFORMED", message: expect.stringContaining("nested deeper") });
+    }
   });
 });
 

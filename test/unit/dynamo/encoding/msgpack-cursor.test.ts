@@ -1,6 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
 import { encode } from "@msgpack/msgpack";
-import { MalformedPayload, MsgpackCursor } from "../../../../src/data/kv-events/msgpack-cursor.ts";
+import { MsgpackCursor } from "../../../../src/dynamo/encoding/msgpack-cursor.ts";
+import { MalformedMessage } from "../../../../src/dynamo/encoding/value-reader.ts";
 import fc from "../../../properties.ts";
 
 type Value = null | boolean | number | bigint | string | Uint8Array | Value[] | { [key: string]: Value };
@@ -36,7 +37,7 @@ describe("the msgpack cursor", () => {
         cursor.skip();
         expect(cursor.at).toBe(bytes.length);
         for (let length = 0; length < Math.min(bytes.length, 40); length++) {
-          expect(() => cursorOver(bytes.subarray(0, length)).skip()).toThrow(MalformedPayload);
+          expect(() => cursorOver(bytes.subarray(0, length)).skip()).toThrow(MalformedMessage);
         }
       }),
       { numRuns: 60 },
@@ -61,7 +62,7 @@ describe("the msgpack cursor", () => {
       text.text();
       expect(text.string()).toBe("x".repeat(size));
       const bytes = cursorOver(encode(new Uint8Array(size).fill(7)));
-      bytes.bytes();
+      bytes.binary();
       expect(bytes.slice()).toEqual(Buffer.alloc(size, 7));
     }
   });
@@ -72,6 +73,6 @@ describe("the msgpack cursor", () => {
     ["a map longer than the payload", "df7fffffffa161"],
     ["nothing", ""],
   ])("refuses %s", (_what, hex) => {
-    expect(() => cursorOver(Buffer.from(hex, "hex")).skip()).toThrow(MalformedPayload);
+    expect(() => cursorOver(Buffer.from(hex, "hex")).skip()).toThrow(MalformedMessage);
   });
 });

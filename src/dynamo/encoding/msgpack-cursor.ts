@@ -1,13 +1,11 @@
 /**
  * Walks msgpack in place: nothing is allocated for what is only looked at. Every read checks its bounds first, so a truncated or lying payload
- * ends in MalformedPayload and nothing else.
+ * ends in MalformedMessage and nothing else.
  */
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over bytes, whose bounds are checked before
+import { MalformedMessage } from "./value-reader.ts";
 
-/** The payload is not msgpack, or not of the shape its reader expects. */
-export class MalformedPayload extends Error {
-  readonly code = "MALFORMED_PAYLOAD";
-}
+const empty = Buffer.alloc(0);
 
 export type ValueKind = "nil" | "boolean" | "integer" | "float" | "text" | "bytes" | "array" | "map" | "extension";
 
@@ -15,32 +13,33 @@ export type ValueKind = "nil" | "boolean" | "integer" | "float" | "text" | "byte
 const maxPassed = 5_000_000;
 
 export class MsgpackCursor {
-  #bytes: Buffer = Buffer.alloc(0);
+  /** Borrowed until `release` or the next `reset`. */
+  bytes: Buffer = empty;
   /** Position of the next value. */
   at = 0;
-  /** Set by `u64`, `bytes` and `text` reads: the value's words, or its range in the payload. */
+  /** Set by `u64`, `binary` and `text` reads: the value's words, or its range in the payload. */
   low = 0;
   high = 0;
   start = 0;
-  end = 0;
+  length = 0;
 
   /** Begins a payload, which is read during the caller's turn only. */
   reset(bytes: Buffer): void {
-    this.#bytes = bytes;
+    this.bytes = bytes;
     this.at = 0;
   }
 
   /** Lets go of the payload. */
   release(): void {
-    this.#bytes = empty;
+    this.bytes = empty;
   }
 
   get isAtEnd(): boolean {
-    return this.at >= this.#bytes.length;
+    return this.at >= this.bytes.length;
   }
 
-  peek(): ValueKind {
-    const head = this.#head();
+  kind(): ValueKind {
+    const head = this.head();
     if (head < 0x80 || head >= 0xe0) return "integer";
     if (head < 0x90) return "map";
     if (head < 0xa0) return "array";
@@ -49,14 +48,21 @@ export class MsgpackCursor {
   }
 
   /** Consumes a nil; false and nothing consumed where something else stands. */
-  nil(): boolean {
-    if (this.#head() !== 0xc0) return false;
+  takeNil(): boolean {
+    if (this.head() !== 0xc0) return false;
     this.at += 1;
     return true;
   }
 
+  readBoolean(): boolean {
+    const head = this.head();
+    if (head !== 0xc2 && head !== 0xc3) malformed("a boolean is expected");
+    this.at += 1;
+    return head === 0xc3;
+  }
+
   arrayLength(): number {
-    const head = this.#head();
+    const head = this.head();
     if (head >= 0x90 && head < 0xa0) return this.#advance(1, head & 0x0f);
     if (head === 0xdc) return this.#sized(2);
     if (head === 0xdd) return this.#sized(4);
@@ -64,7 +70,7 @@ export class MsgpackCursor {
   }
 
   mapLength(): number {
-    const head = this.#head();
+    const head = this.head();
     if (head >= 0x80 && head < 0x90) return this.#advance(1, head & 0x0f);
     if (head === 0xde) return this.#sized(2);
     if (head === 0xdf) return this.#sized(4);
@@ -73,8 +79,8 @@ export class MsgpackCursor {
 
   /** An integer of up to 64 bits into `low` and `high`; a negative one as its two's complement. */
   u64(): void {
-    const head = this.#head();
-    const bytes = this.#bytes;
+    const head = this.head();
+    const bytes = this.bytes;
     const at = this.at;
     if (head === 0xcf && at + 9 <= bytes.length) {
       this.high = ((bytes[at + 1]! << 24) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!) >>> 0;
@@ -97,7 +103,7 @@ export class MsgpackCursor {
 
   /** An integer of 32 bits without sign. */
   u32(): number {
-    const head = this.#head();
+    const head = this.head();
     if (head < 0x80) return this.#advance(1, head);
     this.u64();
     return this.high === 0 ? this.low : malformed("a number beyond 32 bits");
@@ -105,58 +111,57 @@ export class MsgpackCursor {
 
   /** A float or an integer. */
   number(): number {
-    const head = this.#head();
+    const head = this.head();
     if (head === 0xcb) {
       this.#need(9);
-      return this.#advance(9, this.#bytes.readDoubleBE(this.at + 1));
+      return this.#advance(9, this.bytes.readDoubleBE(this.at + 1));
     }
     if (head === 0xca) {
       this.#need(5);
-      return this.#advance(5, this.#bytes.readFloatBE(this.at + 1));
+      return this.#advance(5, this.bytes.readFloatBE(this.at + 1));
     }
     this.u64();
     return this.high >= 0x80000000 ? (this.high - 0x100000000) * 2 ** 32 + this.low : this.high * 2 ** 32 + this.low;
   }
 
-  /** A text's range into `start` and `end`. */
+  /** A text's range into `start` and `length`; whether it is UTF-8 is not looked at. */
   text(): void {
-    const head = this.#head();
+    const head = this.head();
     if (head >= 0xa0 && head < 0xc0) this.#range(1, head & 0x1f);
     else if (head >= 0xd9 && head <= 0xdb) this.#sizedRange(1 << (head - 0xd9));
     else malformed("a text is expected");
   }
 
-  /** A byte string's range into `start` and `end`. */
-  bytes(): void {
-    const head = this.#head();
+  /** A byte string's range into `start` and `length`. */
+  binary(): void {
+    const head = this.head();
     if (head >= 0xc4 && head <= 0xc6) this.#sizedRange(1 << (head - 0xc4));
     else malformed("bytes are expected");
   }
 
   /** Whether the range read last holds exactly these bytes. */
   is(bytes: Buffer): boolean {
-    return (
-      this.end - this.start === bytes.length && this.#bytes.compare(bytes, 0, bytes.length, this.start, this.end) === 0
-    );
+    const { start, length } = this;
+    return length === bytes.length && this.bytes.compare(bytes, 0, length, start, start + length) === 0;
   }
 
   /** The range read last, as text. */
   string(): string {
-    return this.#bytes.toString("utf8", this.start, this.end);
+    return this.bytes.toString("utf8", this.start, this.start + this.length);
   }
 
   /** A view of the range read last; valid as long as the payload is. */
   slice(): Buffer {
-    return this.#bytes.subarray(this.start, this.end);
+    return this.bytes.subarray(this.start, this.start + this.length);
   }
 
   byteAt(at: number): number {
-    return this.#bytes[at] ?? 0;
+    return this.bytes[at] ?? 0;
   }
 
   /** `count` integers of 32 bits without sign, into out[0 … count). */
   u32s(count: number, out: Uint32Array): void {
-    const bytes = this.#bytes;
+    const bytes = this.bytes;
     const limit = bytes.length;
     let at = this.at;
     for (let i = 0; i < count; i++) {
@@ -181,18 +186,19 @@ export class MsgpackCursor {
 
   /** Passes over one value, whatever it is and however deep. */
   skip(): void {
-    this.at = this.#after(this.at, 1);
+    this.pass(maxPassed);
   }
 
-  #after(from: number, values: number): number {
-    const bytes = this.#bytes;
+  /** The same for a value that holds no more than `most` others, itself among them; returns how many. */
+  protected pass(most: number): number {
+    const bytes = this.bytes;
     const limit = bytes.length;
-    let at = from;
-    let remaining = values;
+    let { at } = this;
+    let remaining = 1;
     let passed = 0;
     while (remaining > 0) {
       remaining -= 1;
-      if (++passed > maxPassed) malformed("more values than a batch has");
+      if (++passed > most) malformed(`more than ${most} values that nobody asked for`);
       if (at >= limit) malformed("the payload is cut short");
       const head = bytes[at]!;
       const size = wholeSizes[head]!;
@@ -212,15 +218,18 @@ export class MsgpackCursor {
         else at += head >= 0xc7 && head <= 0xc9 ? count + 1 : count;
       }
     }
-    return at > limit ? malformed("the payload is cut short") : at;
+    if (at > limit) malformed("the payload is cut short");
+    this.at = at;
+    return passed;
   }
 
-  #head(): number {
-    return this.#bytes[this.at] ?? malformed("the payload is cut short");
+  /** The first byte of the next value. */
+  head(): number {
+    return this.bytes[this.at] ?? malformed("the payload is cut short");
   }
 
   #need(size: number): void {
-    if (this.at + size > this.#bytes.length) malformed("the payload is cut short");
+    if (this.at + size > this.bytes.length) malformed("the payload is cut short");
   }
 
   #advance(size: number, value: number): number {
@@ -236,23 +245,21 @@ export class MsgpackCursor {
 
   #sized(width: number): number {
     this.#need(1 + width);
-    return this.#advance(1 + width, this.#bytes.readUIntBE(this.at + 1, width));
+    return this.#advance(1 + width, this.bytes.readUIntBE(this.at + 1, width));
   }
 
   #sizedRange(width: number): void {
     this.#need(1 + width);
-    this.#range(1 + width, this.#bytes.readUIntBE(this.at + 1, width));
+    this.#range(1 + width, this.bytes.readUIntBE(this.at + 1, width));
   }
 
   #range(headSize: number, length: number): void {
     this.#need(headSize + length);
     this.start = this.at + headSize;
-    this.end = this.start + length;
-    this.at = this.end;
+    this.length = length;
+    this.at = this.start + length;
   }
 }
-
-const empty = Buffer.alloc(0);
 
 /** Of values of a fixed size, for heads 0xc0 to 0xdf. */
 const fixedSizes = [1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 5, 9, 2, 3, 5, 9, 2, 3, 5, 9, 3, 4, 6, 10, 18, 0, 0, 0, 0, 0, 0, 0];
@@ -308,5 +315,5 @@ const lengthWidths = Int8Array.from([
 const integerSizes: readonly number[] = [1, 2, 4, 8, 1, 2, 4, 8];
 
 function malformed(why: string): never {
-  throw new MalformedPayload(why);
+  throw new MalformedMessage(why);
 }
