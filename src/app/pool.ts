@@ -5,7 +5,7 @@ import { ConfigError } from "../config/complete-config.ts";
 import type { Loaded } from "../config/instantiate.ts";
 import type { Discovery } from "../data/discovery/discovery.ts";
 import type { KubernetesDiscovery } from "../data/discovery/kubernetes/pool-discovery.ts";
-import { prefillEndpoints } from "../data/discovery/kubernetes/prefill-endpoints.ts";
+import { poolWriters } from "../data/discovery/kubernetes/prefill-endpoints.ts";
 import { createStaticDiscovery, parseEndpointList } from "../data/discovery/static.ts";
 import type { EndpointStore } from "../data/endpoint-store.ts";
 import type { PoolObjects } from "../data/manifests/pool-objects.ts";
@@ -60,8 +60,12 @@ export async function startPool(options: PoolOptions): Promise<Pool> {
   const discovery = kubernetes ?? discoveryOf(settings, namespace, configuration);
   const source = await startObjectSource({ ...options, kubernetes: cluster });
   try {
-    await discovery.start(store);
-    await prefill?.start(prefillEndpoints(store));
+    if (prefill === undefined) await discovery.start(store);
+    else {
+      const writers = poolWriters(store);
+      await prefill.start(writers.prefill);
+      await discovery.start(writers.main);
+    }
   } catch (error) {
     await source.close();
     throw error;
