@@ -8,4 +8,6 @@ export default {
   testPathIgnorePatterns: ["<rootDir>/test/dynamo/", "<rootDir>/test/kubernetes/"],
   modulePathIgnorePatterns: ["<rootDir>/dist/", "<rootDir>/.cache/"],
   coverageProvider: "v8",
+  // A bound of what hangs, with room for a machine that others keep busy: no test is to take long.
+  testTimeout: 30_000,
 };

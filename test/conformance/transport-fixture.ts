@@ -261,7 +261,7 @@ function unframe(bytes: Buffer): string[] {
 }
 
 /** Waits for a condition with a deadline; the last value is in the error. */
-export async function until(what: string, condition: () => boolean, timeoutMs = 3_000): Promise<void> {
+export async function until(what: string, condition: () => boolean, timeoutMs = 20_000): Promise<void> {
   const deadlineMs = performance.now() + timeoutMs;
   while (!condition()) {
     if (performance.now() > deadlineMs) throw new Error(`waited ${timeoutMs} ms in vain for ${what}`);

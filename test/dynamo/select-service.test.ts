@@ -375,7 +375,7 @@ class RandomPair {
   }
 
   async #agreed(scoresOf: () => Promise<unknown>, worker_id: number, blocks: number): Promise<void> {
-    const end = performance.now() + 5_000;
+    const end = performance.now() + 20_000;
     for (;;) {
       try {
         const scores = (await scoresOf()) as Scores;

@@ -52,7 +52,7 @@ async function start(
 }
 
 async function until<Value>(check: () => Promise<Value | undefined>): Promise<Value> {
-  const end = performance.now() + 8_000;
+  const end = performance.now() + 20_000;
   for (;;) {
     const value = await check();
     if (value !== undefined) return value;

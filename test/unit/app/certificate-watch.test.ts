@@ -22,7 +22,7 @@ function write(material: TlsMaterial, folder = directory): void {
 }
 
 async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadlineMs = performance.now() + 4_000;
+  const deadlineMs = performance.now() + 20_000;
   while (!condition()) {
     if (performance.now() > deadlineMs) throw new Error(`waited in vain for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));

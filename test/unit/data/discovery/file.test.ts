@@ -104,7 +104,7 @@ function namesIn(store: EndpointStore): string {
 }
 
 async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + 4000;
+  const deadline = performance.now() + 20_000;
   while (!condition()) {
     if (performance.now() > deadline) throw new Error("the condition did not come true in time");
     await new Promise((resolve) => setTimeout(resolve, 5));

@@ -37,7 +37,7 @@ const priorities = (watch: ManifestWatch) =>
 
 /** Looks until the condition holds; fails with the last state after a deadline. */
 async function until(state: () => unknown, expected: unknown): Promise<void> {
-  const deadline = performance.now() + 4000;
+  const deadline = performance.now() + 20_000;
   while (JSON.stringify(state()) !== JSON.stringify(expected) && performance.now() < deadline) {
     await new Promise((resolve) => setTimeout(resolve, 2));
   }

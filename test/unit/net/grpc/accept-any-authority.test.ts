@@ -13,22 +13,28 @@ const ack = http2Frame(frameType.settings, 1, 0);
 const body = http2Frame(frameType.data, endStream, 1, Buffer.from("body"));
 const cluster = "outbound|9002||picker";
 const maxConcurrentStreams = 77;
-const handshakeTimeoutMs = 300;
+/** Several times what the clients here take on a busy machine. */
+const handshakeTimeoutMs = 1_500;
 
 describe("a server that accepts any authority", () => {
   let server: Http2Server;
   let sessions: ServerHttp2Session[];
+  /** Of the first session, as it began: node wraps what is no socket in another kind. */
+  let goesNodesWay: boolean | undefined;
   let authorities: string[];
   let faults: unknown[];
   let client: Socket;
   let answer: Buffer;
 
   beforeEach(async () => {
-    [sessions, authorities, faults] = [[], [], []];
+    [sessions, authorities, faults, goesNodesWay] = [[], [], [], undefined];
     const options = { settings: { maxConcurrentStreams } };
     server = createServer(options);
     acceptAnyAuthority(server, options, handshakeTimeoutMs);
-    server.on("session", (session) => sessions.push(session));
+    server.on("session", (session) => {
+      sessions.push(session);
+      goesNodesWay ??= Object.getPrototypeOf(session.socket) === Socket.prototype;
+    });
     server.on("sessionError", (error) => faults.push(error));
     server.on("stream", (stream, headers) => {
       authorities.push(String(headers[":authority"]));
@@ -53,18 +59,16 @@ describe("a server that accepts any authority", () => {
   });
 
   const until = async (what: string, condition: () => boolean): Promise<void> => {
-    for (const deadlineMs = performance.now() + 5_000; !condition(); await sleep(2)) {
+    for (const deadlineMs = performance.now() + 20_000; !condition(); await sleep(2)) {
       if (performance.now() > deadlineMs) throw new Error(`waited in vain for ${what}`);
     }
   };
   const served = () => until("the answer", () => answer.includes("served"));
-  /** Node wraps what is no socket in another kind. */
-  const goesNodesWay = () => Object.getPrototypeOf(sessions[0]?.socket) === Socket.prototype;
 
   it("leaves a client to node that says all at once", async () => {
     client.write(Buffer.concat([preface, settings, requestHeaders(1, "/"), body]));
     await served();
-    expect([goesNodesWay(), authorities, faults]).toEqual([true, ["x"], []]);
+    expect([goesNodesWay, authorities, faults]).toEqual([true, ["x"], []]);
   });
 
   it("tells a client that waits its limits, and leaves it to node as well", async () => {
@@ -78,7 +82,7 @@ describe("a server that accepts any authority", () => {
     // Those of node itself, which repeat what it knows nothing of.
     client.write(ack);
     await sleep(20);
-    expect([goesNodesWay(), authorities, faults, client.closed]).toEqual([true, ["x"], [], false]);
+    expect([goesNodesWay, authorities, faults, client.closed]).toEqual([true, ["x"], [], false]);
   });
 
   it("waits for the acknowledgement of a client whose request came before it", async () => {
@@ -93,7 +97,7 @@ describe("a server that accepts any authority", () => {
     await served();
     client.write(ack);
     await sleep(20);
-    expect([goesNodesWay(), faults, client.closed]).toEqual([true, [], false]);
+    expect([goesNodesWay, faults, client.closed]).toEqual([true, [], false]);
   });
 
   it("filters a client that never acknowledges", async () => {
@@ -101,7 +105,7 @@ describe("a server that accepts any authority", () => {
     await until("the settings", () => answer.length >= 9);
     client.write(Buffer.concat([requestHeaders(1, "/"), body]));
     await served();
-    expect([goesNodesWay(), authorities]).toEqual([false, ["x"]]);
+    expect([goesNodesWay, authorities]).toEqual([false, ["x"]]);
   });
 
   it.each([
@@ -112,7 +116,7 @@ describe("a server that accepts any authority", () => {
     if (waits) await until("the settings", () => answer.length >= 9);
     client.write(Buffer.concat([waits ? ack : Buffer.alloc(0), requestHeaders(1, "/", {}, cluster), body]));
     await served();
-    expect([goesNodesWay(), authorities, faults]).toEqual([false, ["outbound-9002--picker"], []]);
+    expect([goesNodesWay, authorities, faults]).toEqual([false, ["outbound-9002--picker"], []]);
   });
 
   it("serves a client whatever pieces its bytes come in", async () => {
@@ -185,6 +189,6 @@ describe("a server that accepts any authority", () => {
     for (let sent = 0; sent < 300; sent++) client.write(http2Frame(frameType.data, 0, 1, Buffer.alloc(1016)));
     await until("the session", () => sessions.length === 1);
     expect(performance.now() - startedMs).toBeLessThan(handshakeTimeoutMs - 50);
-    expect(goesNodesWay()).toBe(false);
+    expect(goesNodesWay).toBe(false);
   });
 });

@@ -10,7 +10,7 @@ const internalError = Buffer.from([0, 0, 0, 2]);
 const noError = Buffer.from([0, 0, 0, 0]);
 
 async function until(what: string, condition: () => boolean): Promise<void> {
-  const deadlineMs = performance.now() + 3_000;
+  const deadlineMs = performance.now() + 20_000;
   while (!condition()) {
     if (performance.now() > deadlineMs) throw new Error(`waited in vain for ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 2));

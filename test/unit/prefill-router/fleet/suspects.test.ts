@@ -37,7 +37,7 @@ function watch(address: string | undefined, isDispensable = true) {
   });
   closers.push(() => suspects.close());
   const until = async (count: number): Promise<readonly string[]> => {
-    const endMs = performance.now() + 2_000;
+    const endMs = performance.now() + 20_000;
     while (steps.length < count && performance.now() < endMs) {
       await new Promise<void>((resolve) => {
         wake = resolve;
