@@ -240,6 +240,9 @@ typed_extension_protocol_options:
 config:
   statsAddr: 0.0.0.0:{{ $preset.metricsPort }}
   readinessAddr: 0.0.0.0:{{ $preset.readyPort }}
+  # How long answers under way have at its end; without, they are cut at once. The first is waited for in any case.
+  connectionMinTerminationDeadline: 5s
+  connectionTerminationDeadline: 10s
 binds:
   - port: {{ include "signalbox.listenerPort" . }}
     listeners:

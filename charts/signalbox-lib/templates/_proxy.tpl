@@ -144,7 +144,7 @@ data:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- if eq $proxy.mode "service" }}
-  # Endpoints are told first; Envoy ends with its last answer or after this time.
+  # Endpoints are told first; Envoy ends with its last answer or after this time, agentgateway soon after it.
   lifecycle:
     preStop:
       sleep: { seconds: {{ int $proxy.drainSeconds }} }
