@@ -98,7 +98,7 @@ describe("the JSON log", () => {
       const text = "x".repeat(1000);
       let turns = 0;
       const before = process.memoryUsage().rss;
-      for (let n = 0; n < 100; n++) {
+      for (let n = 0; n < 400; n++) {
         for (let line = 0; line < 400; line++) log.info({ text }, "line");
         await new Promise((resolve) => setImmediate(resolve));
         turns++;
@@ -108,11 +108,12 @@ describe("the JSON log", () => {
     );
     const { turns, grownBytes } = JSON.parse(stdout) as { turns: number; grownBytes: number };
     expect(code).toBe(0);
-    expect(turns).toBe(100);
-    expect(grownBytes).toBeLessThan(64 * 1024 * 1024);
+    expect(turns).toBe(400);
+    // Of 160 MB written; part of it is what the collector has not looked at yet.
+    expect(grownBytes).toBeLessThan(110 * 1024 * 1024);
     const lost = lines.filter(({ msg }) => msg !== "line").reduce((sum, line) => sum + Number(line["lines"]), 0);
     expect(lost).toBeGreaterThan(0);
-    expect(lines.filter(({ msg }) => msg === "line").length + lost).toBe(40_000);
+    expect(lines.filter(({ msg }) => msg === "line").length + lost).toBe(160_000);
   });
 });
 
