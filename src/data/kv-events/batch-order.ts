@@ -103,6 +103,8 @@ export class BatchOrder {
         this.#ask(0);
         return;
       }
+      // It repeats what was applied last: the same run goes on.
+      if (sequence + 1 === next) this.#wasDisconnected = false;
     }
     if (next !== undefined && sequence < next) return;
     if (next !== undefined && sequence > next) this.#counters.gaps += 1;
@@ -133,7 +135,9 @@ export class BatchOrder {
     const next = this.#next;
     if (next !== undefined && sequence < next) return;
     const isMissing = next === undefined ? sequence > 0 : sequence > next;
-    if (isMissing && this.#source?.isReady === true && this.#fruitless < maxFruitless) {
+    // The very next number after a lost connection may be another run's, which has come as far by chance.
+    const isUnsure = this.#wasDisconnected && next !== undefined && next > 0;
+    if ((isMissing || isUnsure) && this.#source?.isReady === true && this.#fruitless < maxFruitless) {
       this.#hold(sequence, payload);
       this.#mustVerify = next !== undefined && next > 0;
       this.#ask(next === undefined ? 0 : Math.max(0, next - 1));

@@ -146,6 +146,39 @@ describe("the order of an engine's batches", () => {
     expect(counters).toMatchObject({ restarts: 1, gaps: 0 });
   });
 
+  it.each([
+    ["another run's, which has come as far by chance", 2, ["restarted", "2.0", "2.1", "2.2", "2.3"], 1],
+    ["its own", 1, ["1.3"], 0],
+  ] as const)("looks whether the very next batch after a lost connection is %s", (_, run, more, restarts) => {
+    const { live, order, applied, asked, counters } = setUp();
+    live(1, 0, 1, 2);
+    order.disconnected();
+    live(run, 3);
+    expect(asked).toEqual([2]);
+    order.replayed(2, batchOf(run, 2));
+    if (run === 2) for (let sequence = 0; sequence < 3; sequence++) order.replayed(sequence, batchOf(run, sequence));
+    order.replayed(3, batchOf(run, 3));
+    order.replayEnded(true);
+    expect(applied).toEqual(["1.0", "1.1", "1.2", ...more]);
+    expect(counters).toMatchObject({ restarts, gaps: 0 });
+    live(run, 4);
+    expect([applied.at(-1), asked.length]).toEqual([`${run}.4`, run]);
+  });
+
+  it("takes the very next batch after a lost connection for the same run's where nobody can be asked, or nobody answers", () => {
+    const alone = setUp(false);
+    alone.live(1, 0, 1);
+    alone.order.disconnected();
+    alone.live(1, 2);
+    expect(alone.applied).toEqual(["1.0", "1.1", "1.2"]);
+    const silent = setUp();
+    silent.live(1, 0, 1);
+    silent.order.disconnected();
+    silent.live(1, 2);
+    for (let time = 0; time < 3; time++) silent.order.replayEnded(true);
+    expect(silent.applied).toEqual(["1.0", "1.1", "1.2"]);
+  });
+
   it("forgets everything when a connection was lost, batches too, and nothing tells whether the engine is the same", () => {
     const { live, order, applied } = setUp(false);
     live(1, 0, 1);
