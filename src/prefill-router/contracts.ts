@@ -2,6 +2,7 @@
  * What the PrefillRouter is to its callers: give it workers, KV events and requests, and it says which prefill and which decode worker serve a
  * request and keeps the books of both. Nothing here knows of gateways, HTTP or endpoints.
  */
+import type { RankOverlap } from "../dynamo/kv-index/index-answer.ts";
 import type { RouterConfigOverride } from "./config.ts";
 
 /** One rank of one worker; u64 id as bigint. */
@@ -47,6 +48,8 @@ export interface PlanRequest {
   /** XXH3 of each complete block and the rolling hashes of the chain: u64 as u32 pairs, low word first. Empty where the tokens are not known. */
   readonly blockHashes: Uint32Array;
   readonly sequenceHashes: Uint32Array;
+  /** What another process's index said of these blocks, for a router that keeps none; as old as the request by the time it is planned. */
+  readonly overlaps?: readonly RankOverlap[] | undefined;
   /** What running blocks are shared and counted by, one a block, where that is not the chain itself. */
   readonly trackingHashes?: Uint32Array | undefined;
   readonly loraName?: string | undefined;

@@ -31,6 +31,29 @@ export const requestPlaneDefaults: RequestPlaneSettings = {
   clientTls: undefined,
 };
 
+/** Of the server that others ask (DYN_TCP_RPC_*). */
+export interface EndpointServerSettings {
+  /** What others are told to dial; undefined for the machine's own address. */
+  readonly host: string | undefined;
+  /** 0 for any free one. */
+  readonly port: number;
+  /** Of one request. */
+  readonly maxMessageBytes: number;
+  readonly connectTimeoutMs: number;
+  readonly serverTls: TlsOptions | undefined;
+  readonly clientTls: ConnectionOptions | undefined;
+}
+
+export const endpointServerDefaults: EndpointServerSettings = {
+  host: undefined,
+  port: 0,
+  // Half of Dynamo's own: a decision of 262,144 blocks in JSON is 11 MB.
+  maxMessageBytes: 16 * 1024 * 1024,
+  connectTimeoutMs: 5000,
+  serverTls: undefined,
+  clientTls: undefined,
+};
+
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Reads the certificate files. Rejects with an error that names the variable at fault. */
@@ -43,6 +66,20 @@ export async function requestPlaneSettings(env: Environment): Promise<RequestPla
     port: numberOf(env, "DYN_TCP_RESPONSE_STREAM_PORT", 65_535) ?? defaults.port,
     maxMessageBytes: numberOf(env, "DYN_TCP_MAX_MESSAGE_SIZE", 0xffff_ffff) ?? defaults.maxMessageBytes,
     ackTimeoutMs: ackSeconds === undefined || ackSeconds === 0 ? defaults.ackTimeoutMs : ackSeconds * 1000,
+    serverTls: await serverTls(env),
+    clientTls: await clientTls(env),
+  };
+}
+
+/** Reads the certificate files. Rejects with an error that names the variable at fault. */
+export async function endpointServerSettings(env: Environment): Promise<EndpointServerSettings> {
+  const defaults = endpointServerDefaults;
+  const most = numberOf(env, "DYN_TCP_MAX_MESSAGE_SIZE", 0xffff_ffff) ?? defaults.maxMessageBytes;
+  return {
+    ...defaults,
+    host: env["DYN_TCP_RPC_HOST"],
+    port: numberOf(env, "DYN_TCP_RPC_PORT", 65_535) ?? defaults.port,
+    maxMessageBytes: Math.min(most, defaults.maxMessageBytes),
     serverTls: await serverTls(env),
     clientTls: await clientTls(env),
   };

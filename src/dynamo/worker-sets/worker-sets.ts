@@ -3,18 +3,21 @@
  * loop, or when somebody asks. What a listener hears and what a lookup says always agree.
  */
 import { isLoggedAt, type Logger } from "../../telemetry/log.ts";
+import { queryEndpoint, recordEndpoint } from "../kv-index/index-endpoints.ts";
 import type { ModelFiles } from "../model-card/model-files-keeper.ts";
 import type {
   DynamoRecord,
   EventChannelRecord,
   EventScope,
   EventSourceRecord,
+  InstanceRecord,
   ModelRecord,
   RecordListener,
 } from "../records.ts";
 import { type AssembledSet, assembleSets } from "./assemble.ts";
 import { CardGroup } from "./card-group.ts";
 import { ChannelIndex } from "./channel-index.ts";
+import { InstanceIndex } from "./instance-index.ts";
 import { LiveSet } from "./live-set.ts";
 import { type ModelNames, namesOf } from "./model-names.ts";
 import { matchesNamespace, type NamespaceFilter } from "./namespace-filter.ts";
@@ -53,6 +56,7 @@ export class WorkerSets implements RecordListener {
   readonly #registry: Registry;
   readonly #models = new Map<string, ModelNamespace>();
   readonly #channels = new ChannelIndex();
+  readonly #servedIndices = new InstanceIndex();
   /** Paths of base cards by worker: a source names a worker and no path. */
   readonly #pathsOfWorker = new Map<bigint, Set<string>>();
   readonly #sources = new Map<string, EventSourceRecord>();
@@ -73,6 +77,7 @@ export class WorkerSets implements RecordListener {
     if (!this.#isWanted(record)) return;
     switch (record.type) {
       case "Endpoint":
+        if (isIndexEndpoint(record)) this.#servedIndices.put(key, record);
         this.#registry.instances.set(pathOf(record), record);
         this.#touchPath(pathOf(record));
         break;
@@ -100,6 +105,7 @@ export class WorkerSets implements RecordListener {
     if (!this.#isWanted(record)) return;
     switch (record.type) {
       case "Endpoint":
+        if (isIndexEndpoint(record)) this.#servedIndices.remove(key);
         this.#registry.instances.delete(pathOf(record));
         this.#touchPath(pathOf(record));
         break;
@@ -152,6 +158,11 @@ export class WorkerSets implements RecordListener {
   /** Who publishes a topic in exactly this scope now. */
   channels(scope: EventScope, topic: string): readonly EventChannelRecord[] {
     return this.#channels.of(scope, topic);
+  }
+
+  /** Who serves an index at this endpoint of a component now; the same array until one of them comes or goes. */
+  servedIndices(endpoint: EventScope): readonly InstanceRecord[] {
+    return this.#servedIndices.of(endpoint);
   }
 
   /** The files of cards with this fingerprint are there, or could not be had. */
@@ -313,6 +324,10 @@ const tooManyModels: CardVerdict = {
   kind: "rejected",
   reason: `more than ${maxModels} models are registered; this one is left out`,
 };
+
+function isIndexEndpoint({ endpoint }: InstanceRecord): boolean {
+  return endpoint === queryEndpoint || endpoint === recordEndpoint;
+}
 
 function modelKey(record: ModelRecord): string {
   return `${record.namespace}/${record.card.displayName}`;

@@ -7,6 +7,7 @@ import type { DynamoRegistration } from "../../dynamo/discovery/registration.ts"
 import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
 import type { LocalModelFiles } from "../../dynamo/model-card/model-files.ts";
 import type { RequestPlane } from "../../dynamo/request-plane/contracts.ts";
+import type { EndpointServer } from "../../dynamo/request-plane/endpoint-server.ts";
 import {
   chooseSet,
   type SetWorker,
@@ -19,6 +20,7 @@ import { createPromptTokenizer } from "../../tokens/create-prompt-tokenizer.ts";
 import type { PromptTokenizer } from "../../tokens/prompt-tokenizer.ts";
 import { createRecoveryQuery, type RecoveryQuery } from "../indexer/recovery-query.ts";
 import type { RouterObserver } from "../plan/contracts.ts";
+import { IndexService } from "../remote-index/index-service.ts";
 import type { Environment } from "../settings/environment.ts";
 import { chatOptionsOf } from "./chat-options.ts";
 import type { FleetSettings } from "./fleet-settings.ts";
@@ -49,8 +51,10 @@ interface Planes {
   readonly events: EventPlane;
   readonly requests: RequestPlane;
   readonly query: RecoveryQuery;
-  /** Where replica sync announces this router; undefined where it is not wanted. */
+  /** Where this router announces what it shares; undefined where nothing is. */
   readonly registration: DynamoRegistration | undefined;
+  /** What of it other routers may ask. */
+  readonly serving: { readonly server: EndpointServer; readonly service: IndexService } | undefined;
 }
 
 export class Fleet implements RouteTable, WorkerSetListener {
@@ -84,7 +88,9 @@ export class Fleet implements RouteTable, WorkerSetListener {
     const requests = await createRequestPlane(await requestPlaneSettings(environment));
     const events = createEventPlane(environment, log);
     const registration = await this.#register();
+    const serving = registration === undefined ? undefined : await this.#serve(registration);
     if (this.#isClosed) {
+      await serving?.server.close();
       await registration?.close();
       await requests.close();
       await events.close();
@@ -94,7 +100,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
     events.onReturn(() => {
       for (const { ingest } of this.#runtimes.values()) ingest?.resync();
     });
-    this.#planes = { events, requests, query: createRecoveryQuery(requests, recoveryAnswerMs), registration };
+    this.#planes = { events, requests, query: createRecoveryQuery(requests, recoveryAnswerMs), registration, serving };
     this.#unsubscribe = this.#init.workers.subscribe(this);
     this.#startedAtMs = this.#init.now();
   }
@@ -184,7 +190,9 @@ export class Fleet implements RouteTable, WorkerSetListener {
     this.#runtimes.clear();
     this.#tokenizing.clear();
     await this.#parked.close();
+    await this.#planes?.serving?.service.close();
     await this.#planes?.registration?.close();
+    await this.#planes?.serving?.server.close();
     await this.#planes?.events.close();
     await this.#planes?.requests.close();
   }
@@ -197,13 +205,31 @@ export class Fleet implements RouteTable, WorkerSetListener {
   /** Without a place among the records the router serves alone: better than not at all. */
   async #register(): Promise<DynamoRegistration | undefined> {
     const { settings, workers, log } = this.#init;
-    if (!settings.config.routerReplicaSync) return undefined;
+    const { routerReplicaSync, serveIndexer } = settings.config;
+    if (!routerReplicaSync && !serveIndexer) return undefined;
     try {
       return await workers.register();
     } catch (error) {
-      log.error({ error }, "replica sync is off: this router cannot be registered");
+      log.error({ error, routerReplicaSync, serveIndexer }, "nothing is shared: this router cannot be registered");
       return undefined;
     }
+  }
+
+  /** Rejects where the port cannot be had. */
+  async #serve(registration: DynamoRegistration): Promise<Planes["serving"]> {
+    const { environment, settings, workers, log } = this.#init;
+    if (!settings.config.serveIndexer) return undefined;
+    const { createEndpointServer } = await import("../../dynamo/request-plane/endpoint-server.ts");
+    const { endpointServerSettings } = await import("../../dynamo/request-plane/settings.ts");
+    const server = await createEndpointServer(log, await endpointServerSettings(environment));
+    const service = new IndexService({
+      server,
+      registration,
+      lookup: (endpoint) => workers.sets.servedIndices(endpoint),
+      isFedByEvents: settings.config.useKvEvents,
+      log,
+    });
+    return { server, service };
   }
 
   /** Makes or replaces the set's runtime as its card says, and its tokenizer once the files are there. */
@@ -233,6 +259,8 @@ export class Fleet implements RouteTable, WorkerSetListener {
       channels: (scope, topic) => workers.sets.channels(scope, topic),
       query: planes.query,
       registration: planes.registration,
+      remote: { requests: planes.requests, lookup: (endpoint) => workers.sets.servedIndices(endpoint) },
+      service: planes.serving?.service,
       hasher: this.#hasher,
       log,
       now,

@@ -1,5 +1,6 @@
 /** What the plugin asks of the fleet: the router of the worker set that is to serve a model, or why there is none. */
 import type { MediaSpan, PromptTokens } from "../../data/attributes.ts";
+import type { RankOverlap } from "../../dynamo/kv-index/index-answer.ts";
 import type { InferenceRequest } from "../../request/inference-request.ts";
 import type { TokenHashes } from "../../tokens/block-hash.ts";
 import type { NoTokens, TokenizedPrompt, TokenizeFailure } from "../../tokens/prompt-tokenizer.ts";
@@ -16,6 +17,12 @@ export interface PromptHashes extends TokenHashes {
   readonly trackingHashes?: Uint32Array | undefined;
 }
 
+/** Calls done exactly once, before it returns or later, unless cancelled; undefined: nothing could be learnt of the prompt. */
+export type AskIndex = (
+  blockHashes: Uint32Array,
+  done: (overlaps: readonly RankOverlap[] | undefined) => void,
+) => { cancel(): void };
+
 /** One ready worker set: prefill and decode of one request are always of the same. */
 export interface SetRoute {
   /** Of the worker set. */
@@ -29,6 +36,8 @@ export interface SetRoute {
   readonly contextLength: number;
   readonly tokenize: TokenizeRequest;
   readonly router: PrefillRouter;
+  /** Where another process keeps the index: to be asked of a prompt before it is planned. Undefined: the router has its own. */
+  readonly askIndex?: AskIndex | undefined;
   readonly isPrefillWorker: (workerId: bigint) => boolean;
   /** "ip:port" of a prefill worker that is a server by itself, for the one that asks it; undefined where a frontend finds it by its id. */
   readonly prefillServerOf?: (workerId: bigint) => string | undefined;

@@ -7,6 +7,7 @@ import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
 import { parseActiveLoad } from "../../dynamo/kv-events/active-load.ts";
 import type { ModelCard } from "../../dynamo/model-card/model-card.ts";
 import type { EventChannelRecord, EventScope, InstanceRecord } from "../../dynamo/records.ts";
+import type { RequestPlane } from "../../dynamo/request-plane/contracts.ts";
 import type { SetWorker, WorkerSet } from "../../dynamo/worker-sets/worker-set.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { TokenHasher } from "../../tokens/block-hash.ts";
@@ -17,6 +18,10 @@ import type { RecoveryQuery } from "../indexer/recovery-query.ts";
 import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
 import { createPrefillRouter } from "../plan/prefill-router.ts";
 import { hasQueue } from "../policy/policy-class.ts";
+import { IndexClient } from "../remote-index/index-client.ts";
+import type { InstanceLookup } from "../remote-index/index-instances.ts";
+import type { IndexService } from "../remote-index/index-service.ts";
+import { SetServing } from "../remote-index/set-serving.ts";
 import { ReplicaSync } from "../replica-sync/replica-sync.ts";
 import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
@@ -24,9 +29,9 @@ import type { WorkerStage } from "../stage.ts";
 import { chatOptionsOf } from "./chat-options.ts";
 import { type ChannelLookup, EventFeeds } from "./event-feeds.ts";
 import type { FleetSettings } from "./fleet-settings.ts";
-import type { SetRoute } from "./route-table.ts";
+import type { AskIndex, SetRoute } from "./route-table.ts";
 import { routerWorkerOf } from "./router-worker.ts";
-import { createSetIndex, type IndexSize } from "./set-index.ts";
+import { createRemoteSetIndex, createSetIndex, type IndexSize, type SetIndex } from "./set-index.ts";
 import { Suspects } from "./suspects.ts";
 import { tokenizeBy } from "./tokenize-request.ts";
 
@@ -45,7 +50,14 @@ export interface SetRuntimeInit {
   readonly observers: readonly RouterObserver[];
   /** Where this router's channels are registered, under whose instance id it speaks to its replicas. Undefined: they are told nothing. */
   readonly registration?: DynamoRegistration | undefined;
+  /** Where other processes serve their indices; used where the settings ask for one. */
+  readonly remote: { readonly requests: Pick<RequestPlane, "call">; readonly lookup: InstanceLookup };
+  /** Where this set's index is served to others; undefined: nowhere. */
+  readonly service?: Pick<IndexService, "serve"> | undefined;
 }
+
+/** A server nearby answers in a millisecond or two: no request waits for one that does not for longer than a user notices. */
+const indexAnswerMs = 1000;
 
 const kvEventsTopic = "kv-events";
 const loadTopic = "kv_metrics";
@@ -60,6 +72,10 @@ export class SetRuntime {
   /** Read live; undefined where no cache is known of. */
   readonly indexSize: IndexSize | undefined;
   readonly replicas: ReplicaSync;
+  /** Undefined where the router has an index of its own. */
+  readonly remoteIndex: IndexClient | undefined;
+  /** Undefined where nobody is told of it. */
+  readonly serving: SetServing | undefined;
   readonly #init: SetRuntimeInit;
   readonly #feeds: EventFeeds;
   readonly #workers = new Map<bigint, SetWorker>();
@@ -74,7 +90,8 @@ export class SetRuntime {
     this.#init = init;
     this.key = set.key;
     this.fingerprint = card.fingerprint;
-    const index = createSetIndex(settings.config, random);
+    this.remoteIndex = this.#indexClient();
+    const index = this.#createIndex();
     this.indexSize = index.size;
     const planConfig = settings.planConfig(set.model, init.isDisaggEnforced);
     const stage = (name: "prefill" | "decode"): WorkerStage =>
@@ -124,6 +141,7 @@ export class SetRuntime {
       now,
       log,
     });
+    this.serving = this.#createServing(index);
     if (index.fed !== undefined) {
       this.ingest = new KvEventIngest({
         index: index.fed,
@@ -189,6 +207,7 @@ export class SetRuntime {
         contextLength,
         tokenize: tokenizeBy(tokenizer),
         router: this.router,
+        askIndex: this.#askIndex(),
         isPrefillWorker: (workerId) => this.stages.prefill.workers.has(workerId),
         hash: (tokens, cacheSalt) => ({
           ...hasher.hash(tokens, { blockSize, loraName, cacheSalt, isEagle }),
@@ -204,6 +223,8 @@ export class SetRuntime {
     this.#workers.set(worker.id, worker);
     this.suspects.forget(worker.id);
     this.router.upsertWorker(routerWorkerOf(worker));
+    this.remoteIndex?.workerAdded(worker);
+    this.serving?.workerAdded(worker);
     this.replicas.workerAdded(worker);
     this.#hear(worker);
   }
@@ -212,6 +233,8 @@ export class SetRuntime {
     const before = this.#workers.get(worker.id);
     this.#workers.set(worker.id, worker);
     this.router.upsertWorker(routerWorkerOf(worker));
+    this.remoteIndex?.workerAdded(worker);
+    this.serving?.workerAdded(worker);
     // The same process that was seen not to listen, whatever it registers.
     if (this.suspects.excluded.includes(worker.id)) this.router.suspectWorker(worker.id, Number.POSITIVE_INFINITY);
     if (before !== undefined && before.kvScope !== worker.kvScope) this.#feeds.retain(this.#scopes());
@@ -226,6 +249,8 @@ export class SetRuntime {
     this.suspects.forget(workerId);
     this.ingest?.workerGone(workerId);
     this.router.removeWorker(workerId);
+    this.remoteIndex?.workerRemoved(workerId);
+    this.serving?.workerRemoved(workerId);
     this.#feeds.retain(this.#scopes());
     this.replicas.workerRemoved(workerId);
   }
@@ -247,6 +272,8 @@ export class SetRuntime {
       suspects: this.suspects.excluded.map(String),
       index: sizeOf(this.indexSize),
       router: this.router.snapshot(),
+      remoteIndex: this.remoteIndex?.state() ?? null,
+      servedIndex: this.serving?.counters ?? null,
       replicas: this.replicas.state(),
       events:
         this.ingest === undefined
@@ -259,13 +286,61 @@ export class SetRuntime {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.suspects.close();
+    this.serving?.close();
     this.ingest?.close();
     this.router.close();
+    this.remoteIndex?.close();
     const tokenizer = this.releaseTokenizer();
     this.#routes.clear();
     await this.replicas.close();
     await this.#feeds.close();
     await tokenizer?.close();
+  }
+
+  /** Without credit an overlap counts nothing, so nobody is asked. */
+  #indexClient(): IndexClient | undefined {
+    const { set, settings, remote, now, log } = this.#init;
+    const { useRemoteIndexer, useKvEvents, overlapScoreCredit } = settings.config;
+    if (!useRemoteIndexer || overlapScoreCredit === 0) return undefined;
+    return new IndexClient({
+      model: set.model,
+      isFedByEvents: useKvEvents,
+      asksDecodeLeg: settings.settingsOf("decode", undefined).overlapScoreCredit > 0,
+      plane: remote.requests,
+      lookup: remote.lookup,
+      now,
+      log,
+      answerWithinMs: indexAnswerMs,
+    });
+  }
+
+  #createIndex(): SetIndex {
+    const { settings, random } = this.#init;
+    const client = this.remoteIndex;
+    if (client === undefined) return createSetIndex(settings.config, random);
+    return createRemoteSetIndex(settings.config, random, (rank, blockHashes, sequenceHashes) =>
+      client.record(rank, blockHashes, sequenceHashes),
+    );
+  }
+
+  #createServing({ served, router, fed }: SetIndex): SetServing | undefined {
+    const { set, service, now } = this.#init;
+    if (service === undefined || served === undefined) return undefined;
+    return new SetServing({
+      service,
+      model: set.model,
+      matcher: served,
+      routed:
+        fed === undefined ? (holder, hashes, nowMs) => router?.routed?.(holder, hashes, nowMs, hashes) : undefined,
+      holderOf: (rank) => this.router.holderOf(rank),
+      isSettled: () => this.ingest?.isSettled ?? true,
+      now,
+    });
+  }
+
+  #askIndex(): AskIndex | undefined {
+    const client = this.remoteIndex;
+    return client === undefined ? undefined : (blockHashes, done) => client.ask(blockHashes, done);
   }
 
   /** Another worker of its kind may be chosen. */

@@ -79,7 +79,7 @@ export class Chooser {
       this.#matches = matches;
       this.#matchesVersion = this.#roster.version;
     }
-    this.#index.match(request.sequenceHashes, matches, nowMs);
+    this.#index.match(request.sequenceHashes, matches, nowMs, request.overlaps);
     return matches;
   }
 

@@ -1,5 +1,6 @@
 /** What a PrefillRouter is built from: settings, clock, timers, index and observers, each as narrow as its use. */
 import type { KvMatches } from "../../data/prefix-index/kv-index.ts";
+import type { RankOverlap } from "../../dynamo/kv-index/index-answer.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { AffinitySettings } from "../affinity/session-table.ts";
 import type { RouterConfigOverride, StageSettings } from "../config.ts";
@@ -42,16 +43,22 @@ export type SettingsOf = (leg: LegKind, override: RouterConfigOverride | undefin
 
 /** The part of an index that a plan uses; `KvIndex` and the approximate indices have this shape. */
 export interface RouterIndex {
-  match(sequenceHashes: Uint32Array, matches: KvMatches, nowMs: number): void;
+  /** `overlaps` is what another process's index said of the prompt, for an index that keeps nothing itself. */
+  match(
+    sequenceHashes: Uint32Array,
+    matches: KvMatches,
+    nowMs: number,
+    overlaps?: readonly RankOverlap[],
+  ): void;
   createMatches(): KvMatches;
   /** The request was sent to the holder's rank: approximate and predicted indices note its blocks. */
-  routed?(holder: number, sequenceHashes: Uint32Array, nowMs: number): void;
+  routed?(holder: number, sequenceHashes: Uint32Array, nowMs: number, blockHashes: Uint32Array): void;
   /** One bounded slice of the work it has put off; true while more is left. */
   upkeep?(nowMs: number): boolean;
   /** Set where no events feed the index: then the router attaches every rank itself. */
   readonly ownHolders?: {
     /** `capacityBlocks` is what the rank has room for; undefined = unknown. */
-    attach(capacityBlocks: number | undefined): number;
+    attach(capacityBlocks: number | undefined, rank: WorkerRank): number;
     detach(holder: number): void;
   };
 }

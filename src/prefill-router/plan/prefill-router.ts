@@ -241,7 +241,7 @@ class PlanningRouter implements PrefillRouter {
     for (const leg of [choice.prefill, choice.decode]) {
       if (leg === undefined) continue;
       const holder = this.#roster.holderOf(leg.selected.worker.id, leg.selected.dpRank);
-      if (holder !== undefined) index.routed(holder, request.sequenceHashes, nowMs);
+      if (holder !== undefined) index.routed(holder, request.sequenceHashes, nowMs, request.blockHashes);
     }
   }
 

@@ -161,7 +161,7 @@ export class Roster {
       const rank = { workerId: worker.id, dpRank };
       const holder = this.holderOf(worker.id, dpRank);
       if (holder !== undefined) stage.setHolder(rank, holder);
-      else if (own !== undefined) this.setHolder(rank, own.attach(worker.totalKvBlocks));
+      else if (own !== undefined) this.setHolder(rank, own.attach(worker.totalKvBlocks, rank));
     }
   }
 

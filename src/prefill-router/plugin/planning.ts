@@ -1,9 +1,10 @@
 /**
  * One request's way to a plan: tokens, length check, hashes, plan, endpoint. Runs through in one call unless the tokens come from a worker
- * thread or the request waits in a queue.
+ * thread, another process is asked for what is cached, or the request waits in a queue.
  */
 import type { MediaSpan } from "../../data/attributes.ts";
 import type { Endpoint } from "../../data/endpoint.ts";
+import type { RankOverlap } from "../../dynamo/kv-index/index-answer.ts";
 import type { InferenceRequest } from "../../request/inference-request.ts";
 import {
   isRejection,
@@ -143,12 +144,36 @@ export class Planning implements PendingPlanning {
     isl: number,
     media?: readonly MediaSpan[],
   ): void {
+    const { route } = this.#init;
+    const startedAtMs = this.#init.now();
+    const hashes: PromptHashes = tokens === undefined ? noHashes : route.hash(tokens, this.#hints.cacheSalt, media);
+    const hashedAtMs = this.#init.now();
+    const { askIndex } = route;
+    if (askIndex === undefined || hashes.blockHashes.length === 0) {
+      this.#planHashed(hashes, undefined, tokenData, isl, startedAtMs, hashedAtMs);
+      return;
+    }
+    // The plan itself is one step and waits for nothing: what another process knows of the prompt is fetched before.
+    let isWaiting = true;
+    const pending = askIndex(hashes.blockHashes, (overlaps) => {
+      isWaiting = false;
+      this.#pending = undefined;
+      if (!this.#isOver) this.#planHashed(hashes, overlaps, tokenData, isl, startedAtMs, hashedAtMs);
+    });
+    if (isWaiting) this.#pending = pending;
+  }
+
+  #planHashed(
+    hashes: PromptHashes,
+    overlaps: readonly RankOverlap[] | undefined,
+    tokenData: Uint32Array | undefined,
+    isl: number,
+    startedAtMs: number,
+    hashedAtMs: number,
+  ): void {
     const { request, route } = this.#init;
     const hints = this.#hints;
     const allowed = (): NonNullable<PlanRequest["allowed"]> => this.#allowed();
-    const startedAtMs = this.#init.now();
-    const hashes: PromptHashes = tokens === undefined ? noHashes : route.hash(tokens, hints.cacheSalt, media);
-    const hashedAtMs = this.#init.now();
     let isWaiting = true;
     const pending: PendingPlan = route.router.plan(
       {
@@ -156,6 +181,7 @@ export class Planning implements PendingPlanning {
         isl,
         blockHashes: hashes.blockHashes,
         sequenceHashes: hashes.sequenceHashes,
+        overlaps,
         trackingHashes: hashes.trackingHashes,
         loraName: route.loraName,
         expectedOutputTokens: hints.expectedOutputTokens,

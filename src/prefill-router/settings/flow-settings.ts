@@ -72,7 +72,8 @@ export const flowSettings = {
     kind: truth,
     defaultValue: false,
     environment: ["DYN_USE_REMOTE_INDEXER"],
-    description: "Ask another process's index. Not supported.",
+    description:
+      "Keep no index: ask the one that another router serves (kv_indexer_query on the workers' component) before each plan.",
     isPolicySetting: true,
   },
   serveIndexer: {
@@ -80,7 +81,7 @@ export const flowSettings = {
     kind: truth,
     defaultValue: false,
     environment: ["DYN_SERVE_INDEXER"],
-    description: "Serve the index on the request plane. Not supported.",
+    description: "Serve the index to other routers on the request plane (kv_indexer_query on the workers' component).",
     isPolicySetting: true,
   },
   enableSessionPrefixIndex: {

@@ -34,8 +34,11 @@ export function faultsBetween(config: RouterConfig): readonly string[] {
     config.routerPrefillLoadModel === "none",
     `routerPrefillLoadModel ${config.routerPrefillLoadModel} is not supported`,
   );
-  must(!config.useRemoteIndexer, "useRemoteIndexer is not supported: every replica keeps its own index");
-  must(!config.serveIndexer, "serveIndexer is not supported: workers answer for what they hold");
+  must(!config.useRemoteIndexer || !config.serveIndexer, "useRemoteIndexer and serveIndexer exclude each other");
+  must(
+    !config.serveIndexer || config.overlapScoreCredit > 0,
+    "serveIndexer requires overlapScoreCredit above 0: without it no index is kept",
+  );
   must(!config.enableSessionPrefixIndex, "enableSessionPrefixIndex is not supported");
   must(config.sharedCacheType === "none", `sharedCacheType ${config.sharedCacheType} is not supported`);
   return faults;
