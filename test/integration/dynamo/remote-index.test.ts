@@ -1,0 +1,304 @@
+/** One picker's index asked by another over the request plane, through files and a real etcd: what it knows, and what becomes of requests when it fails. */
+
+import { afterEach, describe, expect, it, jest } from "@jest/globals";
+import { decode, encode } from "@msgpack/msgpack";
+import { encodeRecord } from "../../../src/dynamo/encode-record.ts";
+import { queryEndpoint, recordEndpoint } from "../../../src/dynamo/kv-index/index-endpoints.ts";
+import type { DynamoPeer } from "../../dynamo-peer/peer.ts";
+import type { PeerSite } from "../../dynamo-peer/site.ts";
+import { startEtcd } from "../../etcd.ts";
+import { eventually } from "../../stack.ts";
+import { type FakeWorker, startFakeWorker, type TakenRequest } from "../../unit/dynamo/request-plane/fake-worker.ts";
+import { createFixture } from "./fixture.ts";
+import type { Match, Picking } from "./picking.ts";
+
+jest.setTimeout(90_000);
+
+const fixture = createFixture();
+
+afterEach(() => fixture.closeAll());
+
+/** A prompt of its own for each number: eight whole blocks, none of them another prompt's. */
+function prompt(number: number): number[] {
+  return Array.from({ length: 8 * 16 + 3 }, (_, index) => (index === 0 ? number : index));
+}
+
+const loopback = { DYN_TCP_RPC_HOST: "127.0.0.1" };
+const decisionsOnly = { DYN_ROUTER_USE_KV_EVENTS: "false" };
+
+const server = (site: PeerSite, environment: Readonly<Record<string, string>> = {}): Promise<Picking> =>
+  fixture.picker(site, { environment: { DYN_SERVE_INDEXER: "true", ...loopback, ...environment } });
+const asker = (site: PeerSite, environment: Readonly<Record<string, string>> = {}): Promise<Picking> =>
+  fixture.picker(site, { environment: { DYN_USE_REMOTE_INDEXER: "true", ...environment } });
+
+interface RemoteView {
+  readonly components: Readonly<Record<string, { readonly isAnswering: boolean }>>;
+  readonly answered: number;
+  readonly recorded: number;
+  readonly failedQueries: Readonly<Record<string, number>>;
+  readonly failedRecords: Readonly<Record<string, number>>;
+}
+
+const remoteOf = async (picking: Picking): Promise<RemoteView> =>
+  ((await picking.set()) as unknown as { readonly remoteIndex: RemoteView }).remoteIndex;
+
+async function matches(picking: Picking, tokens: readonly number[], wanted: Partial<Match>): Promise<void> {
+  let last: Match | undefined;
+  await eventually(
+    "the match",
+    async () => {
+      last = await picking.matchOf(tokens);
+      return Object.entries(wanted).every(([member, value]) => last?.[member as keyof Match] === value);
+    },
+    20_000,
+  ).catch((error: unknown) => {
+    throw new Error(`${JSON.stringify(last)} is not ${JSON.stringify(wanted)}`, { cause: error });
+  });
+}
+
+const heldBy = (peer: DynamoPeer | undefined, deviceBlocks = 8): Partial<Match> => ({
+  workerId: String(peer?.instanceId),
+  deviceBlocks,
+});
+
+async function siteOf(kind: "files" | "etcd"): Promise<PeerSite> {
+  if (kind === "files") return fixture.site();
+  const etcd = fixture.keep(await startEtcd());
+  return fixture.site({ etcd: { url: etcd.url } });
+}
+
+describe.each(["files", "etcd"] as const)("an index served among records in %s", (kind) => {
+  it("says to another picker what its own events say, also after it was killed and has come again", async () => {
+    const site = await siteOf(kind);
+    const peers = await fixture.peers(site, 3);
+    const [first, second] = peers;
+    first?.cache.store(prompt(1));
+    const serving = await server(site);
+    const asking = await asker(site);
+    await matches(asking, prompt(1), heldBy(first));
+    second?.cache.store(prompt(2));
+    await matches(serving, prompt(2), heldBy(second));
+    await matches(asking, prompt(2), heldBy(second));
+    second?.cache.evict(prompt(2), 3);
+    await matches(asking, prompt(2), heldBy(second, 3));
+    const set = await asking.set();
+    expect({ events: set.events, index: set.index }).toEqual({ events: null, index: null });
+
+    await serving.restart("SIGKILL");
+    await matches(asking, prompt(1), heldBy(first));
+    await asking.idle();
+  });
+
+  it("is no longer asked once its picker has ended, and requests are planned without it", async () => {
+    const site = await siteOf(kind);
+    const [first] = await fixture.peers(site, 2);
+    first?.cache.store(prompt(1));
+    const serving = await server(site);
+    const asking = await asker(site);
+    await matches(asking, prompt(1), heldBy(first));
+    await serving.close();
+    await matches(asking, prompt(1), { deviceBlocks: 0 });
+    await eventually(
+      "its record is gone",
+      async () =>
+        ((await remoteOf(asking)).failedQueries["no-instance"] ?? 0) > 0 ||
+        (await asking.matchOf(prompt(1))) === undefined,
+    );
+    expect(asking.child.lines.filter((line) => line.includes("the remote index cannot be used"))).toHaveLength(1);
+    await asking.idle();
+  });
+});
+
+describe("an index that decisions feed", () => {
+  it("learns where another picker sends its prompts, and is served by one process alone", async () => {
+    const site = fixture.site();
+    await fixture.peers(site, 3, { publishesEvents: false });
+    const serving = await server(site, decisionsOnly);
+    const asking = await asker(site, decisionsOnly);
+    await eventually("it is served", async () => {
+      await asking.matchOf(prompt(9));
+      return (await remoteOf(asking)).recorded > 0;
+    });
+    const { workerId } = await asking.matchOf(prompt(1));
+    await matches(asking, prompt(1), { workerId, deviceBlocks: 8 });
+    await matches(serving, prompt(1), { workerId, deviceBlocks: 8 });
+
+    const other = await server(site, decisionsOnly);
+    await eventually("the second is not served", () =>
+      Promise.resolve(other.child.lines.some((line) => line.includes("this router's index is not served"))),
+    );
+    await matches(asking, prompt(1), { workerId, deviceBlocks: 8 });
+    await serving.close();
+    await eventually("the second takes its place", async () => {
+      await asking.matchOf(prompt(3));
+      return other.child.lines.some((line) => line.includes("this router's index is served"));
+    });
+    const again = await asking.matchOf(prompt(4));
+    await matches(asking, prompt(4), { workerId: again.workerId, deviceBlocks: 8 });
+  });
+
+  it("is not asked by a picker that wants one fed by events", async () => {
+    const site = fixture.site();
+    await fixture.peers(site, 2);
+    await server(site, decisionsOnly);
+    const asking = await asker(site);
+    await eventually("it is seen", async () => {
+      await asking.matchOf(prompt(1));
+      return ((await remoteOf(asking)).failedQueries["topology"] ?? 0) > 0;
+    });
+  });
+});
+
+describe("a disaggregated set", () => {
+  it("is asked for of its prefill workers' component", async () => {
+    const site = fixture.site();
+    const prefill = await fixture.peers(site, 2, { role: "prefill" });
+    await fixture.peers(site, 2, { role: "decode" });
+    const [first, second] = prefill;
+    first?.cache.store(prompt(1));
+    second?.cache.store(prompt(2));
+    await server(site);
+    const asking = await asker(site);
+    await matches(asking, prompt(1), heldBy(first));
+    await matches(asking, prompt(2), heldBy(second));
+    expect(Object.keys((await remoteOf(asking)).components)).toEqual(["ns/prefill"]);
+  });
+});
+
+/** Serves `kv_indexer_query` of the workers' component in its own way. */
+async function stub(
+  site: PeerSite,
+  onRequest: (request: TakenRequest, from: FakeWorker) => void,
+  names: readonly string[] = [queryEndpoint],
+): Promise<FakeWorker> {
+  const worker = fixture.keep(await startFakeWorker(onRequest));
+  const registration = fixture.keep(await site.register());
+  const { transport } = worker.instance;
+  for (const endpoint of names) {
+    const { instanceId } = registration;
+    const record = { ...worker.instance, endpoint, instanceId, transport, codec: "msgpack" } as const;
+    await registration.put(encodeRecord(record));
+  }
+  return worker;
+}
+
+const answering =
+  (answer: unknown) =>
+  (request: TakenRequest, from: FakeWorker): void => {
+    void from.dial(request).then((line) => {
+      line.header({ error: null });
+      line.item(Buffer.from(encode({ data: answer, complete_final: false }, { useBigInt64: true })));
+      line.item(Buffer.from(encode({ complete_final: true })));
+      line.header("sentinel");
+    });
+  };
+
+const rank = (workerId: bigint, dpRank = 0) => ({ worker_id: workerId, dp_rank: dpRank });
+
+describe("a server of an index", () => {
+  it.each([
+    ["takes questions and says nothing", () => undefined, "too-slow"],
+    ["answers with an error", answering({ Error: "no such model" }), "error"],
+    ["answers with something else", answering({ Events: [] }), "malformed"],
+    ["lies about its sizes", answering({ TieredScores: { device: { scores: 7 } } }), "malformed"],
+    ["answers with more than is kept", answering({ Error: "x".repeat(5 * 1024 * 1024) }), "item-too-large"],
+    [
+      "breaks off",
+      (request: TakenRequest, from: FakeWorker) => void from.dial(request).then((line) => line.end()),
+      "disconnected",
+    ],
+  ] as const)("that %s costs no request", async (_what, onRequest, reason) => {
+    const site = fixture.site();
+    await fixture.peers(site, 2);
+    await stub(site, onRequest);
+    const asking = await asker(site);
+    await eventually("the failure", async () => {
+      expect((await asking.matchOf(prompt(1))).deviceBlocks).toBe(0);
+      return ((await remoteOf(asking)).failedQueries[reason] ?? 0) > 0;
+    });
+    // Many at once: one finds out whether it is back, the others are not held up.
+    const startedAtMs = performance.now();
+    for (let request = 0; request < 20; request++) await asking.matchOf(prompt(request));
+    expect(performance.now() - startedAtMs).toBeLessThan(8000);
+    await asking.idle();
+  });
+
+  it("is believed of the ranks there are, up to the prompt's length", async () => {
+    const site = fixture.site();
+    const peers = await fixture.peers(site, 2);
+    const ids = peers.map(({ instanceId }) => instanceId);
+    const [, second] = ids;
+    let asked: unknown;
+    const answer = {
+      TieredScores: {
+        device: {
+          scores: [
+            [rank(second ?? 0n), 1_000_000],
+            [rank(0xffff_ffff_ffff_ffffn), 8],
+            [rank(second ?? 0n, 9), 8],
+          ],
+          frequencies: [3],
+        },
+        lower_tier: [
+          ["host_pinned", { hits: [[rank(second ?? 0n), 4]] }],
+          ["tape", { hits: [] }],
+        ],
+      },
+    };
+    await stub(site, (request, from) => {
+      asked = decode(request.body, { useBigInt64: true });
+      answering(answer)(request, from);
+    });
+    const asking = await asker(site);
+    await matches(asking, prompt(1), { workerId: String(second), deviceBlocks: 8 });
+    expect(asked).toMatchObject({ model_name: "tiny", device_only: false });
+    expect((asked as { readonly block_hashes: readonly unknown[] }).block_hashes).toHaveLength(8);
+  });
+
+  it("is let go of when the client leaves while it is asked", async () => {
+    const site = fixture.site();
+    await fixture.peers(site, 2);
+    const held: TakenRequest[] = [];
+    await stub(site, (request) => void held.push(request));
+    const asking = await asker(site);
+    await eventually("a question waits", async () => {
+      const pending = asking.begin({ tokens: prompt(1) });
+      pending.outcome.catch(() => undefined);
+      const before = held.length;
+      await eventually("asked or planned", async () => {
+        const outcome = await Promise.race([pending.outcome, new Promise((done) => setTimeout(done, 50))]).catch(
+          () => undefined,
+        );
+        return held.length > before || outcome !== undefined;
+      });
+      const isAsked = held.length > before;
+      pending.cancel();
+      return isAsked;
+    });
+    await eventually("nothing is kept", async () => {
+      const { inflight } = ((await asking.debug("plugins/state")) as Record<string, { readonly inflight: number }>)[
+        "dynamo-prefill-router"
+      ] ?? { inflight: -1 };
+      return inflight === 0;
+    });
+    await asking.idle();
+  });
+
+  it("that is one of several indices fed by decisions is neither asked nor told", async () => {
+    const site = fixture.site();
+    await fixture.peers(site, 2, { publishesEvents: false });
+    const asked: TakenRequest[] = [];
+    const taking = (request: TakenRequest): void => void asked.push(request);
+    await stub(site, taking, [queryEndpoint, recordEndpoint]);
+    await stub(site, taking, [queryEndpoint, recordEndpoint]);
+    const asking = await asker(site, decisionsOnly);
+    await eventually("both are seen", async () => {
+      await asking.matchOf(prompt(1));
+      return ((await remoteOf(asking)).failedQueries["topology"] ?? 0) > 0;
+    });
+    asked.length = 0;
+    await asking.matchOf(prompt(2));
+    expect(asked).toEqual([]);
+    expect((await remoteOf(asking)).failedRecords["topology"]).toBeGreaterThan(0);
+  });
+});
