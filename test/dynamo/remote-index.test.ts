@@ -66,9 +66,13 @@ const layouts = [
   ["disaggregated", { layout: "disaggregated", prefill: 3, decode: 1 }],
 ] as const;
 
-describe.each(layouts)("Dynamo's served index of %s workers", (_, layout) => {
+/** Dynamo's frontend serves disaggregated workers only where their decode leg counts overlaps, too: with conditional disaggregation. Every prompt is long here. */
+const alwaysRemote = ["--router-conditional-disagg", '--router-conditional-disagg-config={"eff_isl_threshold":0}'];
+
+describe.each(layouts)("Dynamo's served index of %s workers", (kind, layout) => {
   it("says of every prompt and worker what our own index says", async () => {
-    const stack = await start({ ...layout, frontendArgs: ["--serve-indexer"] });
+    const conditional = kind === "disaggregated" ? alwaysRemote : [];
+    const stack = await start({ ...layout, frontendArgs: ["--serve-indexer", ...conditional] });
     const ours = await fleet(stack, {});
     const remote = await fleet(stack, { DYN_USE_REMOTE_INDEXER: "true" });
     const ids = stack.workers.filter(({ role }) => role !== "decode").map(({ instanceId }) => instanceId);
