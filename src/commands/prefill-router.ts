@@ -1,6 +1,6 @@
 /** `signalbox prefill-router`: the router alone, as an HTTP service with the routes of Dynamo's select service. */
 import { startPrefillRouterService } from "../app/prefill-router-service/start-service.ts";
-import { readFleetSettings } from "../prefill-router/fleet/fleet-settings.ts";
+import { readSettingsWithoutDiscovery } from "../prefill-router/fleet/fleet-settings.ts";
 import { createLogger, levelOfVerbosity } from "../telemetry/logger.ts";
 import { defineCommand, exitCode } from "./command.ts";
 import { faultsOfPrefillRouterFlags, prefillRouterFlags, routerParametersOf } from "./prefill-router-flags.ts";
@@ -38,7 +38,7 @@ export const prefillRouter = defineCommand({
   async run(settings, given, warnings) {
     const isPretty = settings["log-format"] === "pretty" || (settings["log-format"] === "" && process.stderr.isTTY);
     const log = createLogger({ level: levelOfVerbosity(settings.v), format: isPretty ? "pretty" : "json" });
-    const read = readFleetSettings(process.env, routerParametersOf(settings, given));
+    const read = readSettingsWithoutDiscovery(process.env, routerParametersOf(settings, given));
     for (const warning of [...warnings, ...read.warnings]) log.warn({}, warning);
     if (read.faults.length > 0) {
       for (const fault of read.faults) process.stderr.write(`signalbox prefill-router: ${fault}\n`);

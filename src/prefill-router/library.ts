@@ -10,7 +10,7 @@ import { storageTiers } from "../data/prefix-index/kv-index.ts";
 import { type Logger, silentLogger } from "../telemetry/log.ts";
 import { createTokenHasher, type TokenHasher, type TokenHashes } from "../tokens/block-hash.ts";
 import type { PrefillRouter, RouterWorker, WorkerRank } from "./contracts.ts";
-import { readFleetSettings } from "./fleet/fleet-settings.ts";
+import { readSettingsWithoutDiscovery } from "./fleet/fleet-settings.ts";
 import { createSetIndex } from "./fleet/set-index.ts";
 import { systemTimers } from "./plan/contracts.ts";
 import { createPrefillRouter } from "./plan/prefill-router.ts";
@@ -167,7 +167,7 @@ class Opened implements OpenRouter {
 
   constructor(options: RouterOptions) {
     const { blockSize, model = "", environment = {}, settings: parameters = {}, random = Math.random } = options;
-    const { settings, warnings, faults } = readFleetSettings(environment, parameters);
+    const { settings, warnings, faults } = readSettingsWithoutDiscovery(environment, parameters);
     if (faults.length > 0) throw new SettingsFault(faults);
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());

@@ -21,6 +21,7 @@ import { parsePolicyConfig, type RouterPolicyConfig } from "../policy/policy-con
 import { type ScoringParameters, scoringOf } from "../policy/worker-selection.ts";
 import type { Environment } from "../settings/environment.ts";
 import { routerSettingsFromPolicy } from "../settings/parameters.ts";
+import { faultsWithoutDiscovery, substitutions } from "../settings/settings-check.ts";
 import type { BusyThresholds } from "../stage/overload.ts";
 import { readTrackingHash, type TrackingHash } from "../stage/tracking-hash.ts";
 
@@ -57,7 +58,17 @@ export function readFleetSettings(
     faults.push(...later.faults);
     config = later.config;
   }
+  warnings.push(...substitutions(config));
   return { settings: settingsFrom(config, policy, faults), warnings, faults };
+}
+
+/** For a router whose workers no discovery of Dynamo tells of. */
+export function readSettingsWithoutDiscovery(
+  environment: Environment,
+  parameters: Readonly<Record<string, unknown>>,
+): FleetSettingsRead {
+  const read = readFleetSettings(environment, parameters);
+  return { ...read, faults: [...read.faults, ...faultsWithoutDiscovery(read.settings.config)] };
 }
 
 function readPolicy(path: string | undefined, faults: string[]): RouterPolicyConfig | undefined {

@@ -44,12 +44,7 @@ export type SettingsOf = (leg: LegKind, override: RouterConfigOverride | undefin
 /** The part of an index that a plan uses; `KvIndex` and the approximate indices have this shape. */
 export interface RouterIndex {
   /** `overlaps` is what another process's index said of the prompt, for an index that keeps nothing itself. */
-  match(
-    sequenceHashes: Uint32Array,
-    matches: KvMatches,
-    nowMs: number,
-    overlaps?: readonly RankOverlap[],
-  ): void;
+  match(sequenceHashes: Uint32Array, matches: KvMatches, nowMs: number, overlaps?: readonly RankOverlap[]): void;
   createMatches(): KvMatches;
   /** The request was sent to the holder's rank: approximate and predicted indices note its blocks. */
   routed?(holder: number, sequenceHashes: Uint32Array, nowMs: number, blockHashes: Uint32Array): void;

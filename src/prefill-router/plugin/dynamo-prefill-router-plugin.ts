@@ -6,7 +6,7 @@ import { createListedPeers, type PeerName, parsePeer } from "../../data/peers/pe
 import { createTokenBackend } from "../../data/producers/token-producer.ts";
 import { isTruthy } from "../../dynamo/event-plane/settings.ts";
 import type { PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
-import { type FleetSettings, readFleetSettings } from "../fleet/fleet-settings.ts";
+import { type FleetSettings, readFleetSettings, readSettingsWithoutDiscovery } from "../fleet/fleet-settings.ts";
 import { settingSchemas } from "../settings/parameters.ts";
 import { EndpointRoutes, type EnginePeers } from "../standalone/endpoint-routes.ts";
 import {
@@ -123,7 +123,7 @@ function withoutDefaults(schemas: ReturnType<typeof settingSchemas>): Record<str
 
 function createRouter(parameters: DynamoPrefillRouterParameters, context: PluginContext): DynamoPrefillRouter {
   const environment = context.environment ?? {};
-  const settings = readSettings(parameters, context);
+  const settings = readSettings(parameters, context, readFleetSettings);
   const routes = new FleetRoutes();
   const begin = (): void => {
     const workers = context.plugin(parameters.discovery) as DynamoWorkers | undefined;
@@ -173,7 +173,7 @@ function createOver(
   const routes = new EndpointRoutes({
     endpoints: context.endpoints,
     engines,
-    settings: readSettings(parameters, context),
+    settings: readSettings(parameters, context, readSettingsWithoutDiscovery),
     tokenizer:
       vllm === undefined && modelPath === undefined
         ? undefined
@@ -222,10 +222,14 @@ function sharedInit(parameters: DynamoPrefillRouterParameters, context: PluginCo
 }
 
 /** Throws with every fault, which makes each a fault of the configuration. */
-function readSettings(parameters: DynamoPrefillRouterParameters, context: PluginContext): FleetSettings {
+function readSettings(
+  parameters: DynamoPrefillRouterParameters,
+  context: PluginContext,
+  read: typeof readFleetSettings,
+): FleetSettings {
   const own = new Set(Object.keys(ownParameters));
   const rest = Object.fromEntries(Object.entries(parameters).filter(([name]) => !own.has(name)));
-  const { settings, warnings, faults } = readFleetSettings(context.environment ?? {}, rest);
+  const { settings, warnings, faults } = read(context.environment ?? {}, rest);
   if (faults.length > 0) throw new Error(faults.join("; "));
   for (const warning of warnings) context.log.warn({ plugin: context.name }, warning);
   return settings;

@@ -1,4 +1,4 @@
-/** What must hold between settings, and what of Dynamo's is refused here rather than silently left out. */
+/** What must hold between settings, what stands in for one that cannot be had, and what of Dynamo's is refused here rather than silently left out. */
 import type { RouterConfig } from "./setting-table.ts";
 
 /** Faults of a configuration whose single values are in range. */
@@ -41,5 +41,21 @@ export function faultsBetween(config: RouterConfig): readonly string[] {
   );
   must(!config.enableSessionPrefixIndex, "enableSessionPrefixIndex is not supported");
   must(config.sharedCacheType === "none", `sharedCacheType ${config.sharedCacheType} is not supported`);
+  return faults;
+}
+
+/** What is done otherwise than a setting says. */
+export function substitutions(config: RouterConfig): readonly string[] {
+  const isShared = config.useRemoteIndexer || config.serveIndexer;
+  if (config.useKvEvents || config.routerApproximateCachePolicy !== "lru" || !isShared) return [];
+  return ["routerApproximateCachePolicy lru is for an index of one router alone; ttl is used instead"];
+}
+
+/** What a router cannot do whose workers are not registered with Dynamo. */
+export function faultsWithoutDiscovery(config: RouterConfig): readonly string[] {
+  const faults: string[] = [];
+  const whose = "is for workers that Dynamo registers";
+  if (config.useRemoteIndexer) faults.push(`useRemoteIndexer ${whose}`);
+  if (config.serveIndexer) faults.push(`serveIndexer ${whose}`);
   return faults;
 }

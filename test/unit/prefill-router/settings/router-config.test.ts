@@ -10,6 +10,10 @@ import {
   stageSettings,
   withSettings,
 } from "../../../../src/prefill-router/config.ts";
+import {
+  readFleetSettings,
+  readSettingsWithoutDiscovery,
+} from "../../../../src/prefill-router/fleet/fleet-settings.ts";
 import { routerSettingsFromPolicy, settingSchemas } from "../../../../src/prefill-router/settings/parameters.ts";
 import { settings } from "../../../../src/prefill-router/settings/setting-table.ts";
 
@@ -84,11 +88,17 @@ describe("the router's configuration", () => {
       ["routerTrackingKeyFile and routerTrackingKeyId require routerTrackingHash keyed-xxh3-v1"],
     ],
     [
-      { DYN_ROUTER_TRACK_OUTPUT_BLOCKS: "1", DYN_ROUTER_TRACK_ACTIVE_BLOCKS: "0", DYN_USE_REMOTE_INDEXER: "1" },
-      [
-        "routerTrackOutputBlocks requires routerTrackActiveBlocks",
-        "useRemoteIndexer is not supported: every replica keeps its own index",
-      ],
+      { DYN_ROUTER_TRACK_OUTPUT_BLOCKS: "1", DYN_ROUTER_TRACK_ACTIVE_BLOCKS: "0", DYN_SHARED_CACHE_TYPE: "hicache" },
+      ["routerTrackOutputBlocks requires routerTrackActiveBlocks", "sharedCacheType hicache is not supported"],
+    ],
+    [{ DYN_USE_REMOTE_INDEXER: "1", DYN_SERVE_INDEXER: "1" }, ["useRemoteIndexer and serveIndexer exclude each other"]],
+    [
+      { DYN_SERVE_INDEXER: "1", DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT: "0" },
+      ["serveIndexer requires overlapScoreCredit above 0: without it no index is kept"],
+    ],
+    [
+      { DYN_USE_REMOTE_INDEXER: "1", DYN_ROUTER_USE_KV_EVENTS: "0", DYN_ROUTER_PREDICTED_TTL_SECS: "1" },
+      ["routerPredictedTtlSecs requires useKvEvents"],
     ],
     [{ DYN_ROUTER_PREDICTED_TTL_SECS: "1", DYN_USE_KV_EVENTS: "no" }, ["routerPredictedTtlSecs requires useKvEvents"]],
     [
@@ -121,6 +131,21 @@ describe("the router's configuration", () => {
       warnings: ["overlapScoreWeight is deprecated; prefillLoadScale is its successor"],
     });
   });
+
+  it.each(["DYN_USE_REMOTE_INDEXER", "DYN_SERVE_INDEXER"])(
+    "lets blocks expire by time with %s, and only where Dynamo tells of the workers",
+    (variable) => {
+      const lru = { DYN_ROUTER_USE_KV_EVENTS: "0", DYN_ROUTER_APPROXIMATE_CACHE_POLICY: "lru" };
+      expect(readFleetSettings({ ...lru, [variable]: "1" }, {})).toMatchObject({
+        warnings: ["routerApproximateCachePolicy lru is for an index of one router alone; ttl is used instead"],
+        faults: [],
+      });
+      expect(readFleetSettings(lru, {}).warnings).toEqual([]);
+      expect(readSettingsWithoutDiscovery({ [variable]: "1" }, {}).faults).toEqual([
+        expect.stringContaining("is for workers that Dynamo registers"),
+      ]);
+    },
+  );
 
   it("lets the policy file say its part last", () => {
     const { config } = routerConfigFromEnvironment({ DYN_ROUTER_PREDICTED_TTL_SECS: "3" });
