@@ -3,6 +3,8 @@ import type { SetState, WorkerSet } from "../dynamo/worker-sets/worker-set.ts";
 import type { IngestCounters, IngestDropReason } from "../prefill-router/indexer/ingest-counters.ts";
 import type { RoutedSet } from "../prefill-router/plugin/dynamo-prefill-router.ts";
 import type { WatchedSet } from "../prefill-router/plugin/plan-watcher.ts";
+import type { RemoteCounters } from "../prefill-router/remote-index/remote-counters.ts";
+import type { ServingCounters } from "../prefill-router/remote-index/set-serving.ts";
 import type { ReplicaCounters } from "../prefill-router/replica-sync/replica-counters.ts";
 import type { DynamoFamilies } from "../telemetry/dynamo-catalogue.ts";
 import type { Family, Series } from "../telemetry/families.ts";
@@ -86,6 +88,8 @@ export class DynamoGauges {
     this.#books(runtime, set);
     this.#index(runtime, set);
     if (runtime.replicas !== undefined) this.#replicas(runtime.replicas.counters, set);
+    if (runtime.remoteIndex !== undefined) this.#remote(runtime.remoteIndex.counters, set);
+    if (runtime.serving !== undefined) this.#served(runtime.serving.counters, set);
     if (runtime.ingest === undefined) return;
     this.#sources(set);
     this.#events(runtime.ingest.counters, set);
@@ -117,6 +121,29 @@ export class DynamoGauges {
   #replicas(counters: ReplicaCounters, { model, namespace }: WatchedSet): void {
     for (const what of ["published", "dropped", "heard", "booked", "prefilled", "freed", "abandoned"] as const) {
       this.#growth.add(counters, this.#families.replicaEvents.series(model, namespace, what), counters[what]);
+    }
+  }
+
+  #remote(counters: RemoteCounters, set: WatchedSet): void {
+    const { remoteQueries, remoteRecords, remoteQueryFailures, remoteWriteFailures } = this.#families;
+    const { model, namespace } = set;
+    const { answered, cancelled, recorded, failedQueries, failedRecords } = counters;
+    const grow = (family: Family, outcome: string, total: number): void => {
+      if (total > 0) this.#growth.add(counters, family.series(model, namespace, outcome), total);
+    };
+    grow(remoteQueries, "answered", answered);
+    grow(remoteQueries, "cancelled", cancelled);
+    grow(remoteRecords, "recorded", recorded);
+    for (const [reason, total] of failedQueries) grow(remoteQueries, reason, total);
+    for (const [reason, total] of failedRecords) grow(remoteRecords, reason, total);
+    const component = componentOf(set);
+    this.#growth.add(counters, remoteQueryFailures.series(namespace, component), sumOf(failedQueries));
+    this.#growth.add(counters, remoteWriteFailures.series(namespace, component), sumOf(failedRecords));
+  }
+
+  #served(counters: ServingCounters, { model, namespace }: WatchedSet): void {
+    for (const what of ["answered", "recorded", "foreign"] as const) {
+      this.#growth.add(counters, this.#families.servedRequests.series(model, namespace, what), counters[what]);
     }
   }
 
@@ -155,4 +182,10 @@ export class DynamoGauges {
     grow(recoveries.series(model, namespace, "failed"), counters.recoveriesFailed);
     grow(skippedEvents.series(model, namespace), counters.skippedIds);
   }
+}
+
+function sumOf(counts: ReadonlyMap<unknown, number>): number {
+  let sum = 0;
+  for (const count of counts.values()) sum += count;
+  return sum;
 }

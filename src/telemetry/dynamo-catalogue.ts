@@ -162,6 +162,18 @@ export function createDynamoFamilies() {
       "Workers that are served from but do not publish KV events for each of their ranks.",
       ["model", "worker_type", "target_namespace", "target_component", "target_endpoint"],
     ),
+    remoteQueryFailures: named(
+      "counter",
+      `${router}remote_indexer_query_failures_total`,
+      "Questions to another process's index that failed.",
+      component,
+    ),
+    remoteWriteFailures: named(
+      "counter",
+      `${router}remote_indexer_write_failures_total`,
+      "Decisions that could not be written into another process's index.",
+      component,
+    ),
     eventsApplied: named(
       "counter",
       "dynamo_component_kv_cache_events_applied",
@@ -260,6 +272,24 @@ export function createDynamoFamilies() {
       "counter",
       `${ours}replica_events_total`,
       "Bookings told to other routers and heard from them, by what became of them.",
+      [...set, "what"],
+    ),
+    remoteQueries: named(
+      "counter",
+      `${ours}remote_index_queries_total`,
+      "Prompts that another process's index was asked about, by outcome: answered, cancelled, or why it was planned without.",
+      [...set, "outcome"],
+    ),
+    remoteRecords: named(
+      "counter",
+      `${ours}remote_index_records_total`,
+      "Decisions to be written into another process's index, by outcome: recorded, or why not.",
+      [...set, "outcome"],
+    ),
+    servedRequests: named(
+      "counter",
+      `${ours}served_index_requests_total`,
+      "What other routers asked of this one's index, by what became of it.",
       [...set, "what"],
     ),
     untokenized: named(

@@ -67,6 +67,7 @@ export async function createEndpointServer(
     host: host.address === "127.0.0.1" ? "127.0.0.1" : host.family === 6 ? "::" : "0.0.0.0",
   });
   await once(server, "listening");
+  server.on("error", (error) => log.error({ error }, "the port of the request plane"));
   endpoints.listening(server, hostAndPort(host, (server.address() as AddressInfo).port));
   return endpoints;
 }

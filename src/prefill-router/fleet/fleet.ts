@@ -7,7 +7,6 @@ import type { DynamoRegistration } from "../../dynamo/discovery/registration.ts"
 import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
 import type { LocalModelFiles } from "../../dynamo/model-card/model-files.ts";
 import type { RequestPlane } from "../../dynamo/request-plane/contracts.ts";
-import type { EndpointServer } from "../../dynamo/request-plane/endpoint-server.ts";
 import {
   chooseSet,
   type SetWorker,
@@ -54,7 +53,7 @@ interface Planes {
   /** Where this router announces what it shares; undefined where nothing is. */
   readonly registration: DynamoRegistration | undefined;
   /** What of it other routers may ask. */
-  readonly serving: { readonly server: EndpointServer; readonly service: IndexService } | undefined;
+  readonly service: IndexService | undefined;
 }
 
 export class Fleet implements RouteTable, WorkerSetListener {
@@ -88,9 +87,9 @@ export class Fleet implements RouteTable, WorkerSetListener {
     const requests = await createRequestPlane(await requestPlaneSettings(environment));
     const events = createEventPlane(environment, log);
     const registration = await this.#register();
-    const serving = registration === undefined ? undefined : await this.#serve(registration);
+    const service = registration === undefined ? undefined : await this.#serve(registration);
     if (this.#isClosed) {
-      await serving?.server.close();
+      await service?.close();
       await registration?.close();
       await requests.close();
       await events.close();
@@ -100,7 +99,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
     events.onReturn(() => {
       for (const { ingest } of this.#runtimes.values()) ingest?.resync();
     });
-    this.#planes = { events, requests, query: createRecoveryQuery(requests, recoveryAnswerMs), registration, serving };
+    this.#planes = { events, requests, query: createRecoveryQuery(requests, recoveryAnswerMs), registration, service };
     this.#unsubscribe = this.#init.workers.subscribe(this);
     this.#startedAtMs = this.#init.now();
   }
@@ -186,13 +185,12 @@ export class Fleet implements RouteTable, WorkerSetListener {
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#unsubscribe?.();
+    await this.#planes?.service?.close();
     await Promise.all([...this.#runtimes.values()].map((runtime) => runtime.close()));
     this.#runtimes.clear();
     this.#tokenizing.clear();
     await this.#parked.close();
-    await this.#planes?.serving?.service.close();
     await this.#planes?.registration?.close();
-    await this.#planes?.serving?.server.close();
     await this.#planes?.events.close();
     await this.#planes?.requests.close();
   }
@@ -215,21 +213,20 @@ export class Fleet implements RouteTable, WorkerSetListener {
     }
   }
 
-  /** Rejects where the port cannot be had. */
-  async #serve(registration: DynamoRegistration): Promise<Planes["serving"]> {
+  /** Rejects with an error that names the variable at fault. */
+  async #serve(registration: DynamoRegistration): Promise<IndexService | undefined> {
     const { environment, settings, workers, log } = this.#init;
     if (!settings.config.serveIndexer) return undefined;
     const { createEndpointServer } = await import("../../dynamo/request-plane/endpoint-server.ts");
     const { endpointServerSettings } = await import("../../dynamo/request-plane/settings.ts");
-    const server = await createEndpointServer(log, await endpointServerSettings(environment));
-    const service = new IndexService({
-      server,
+    const server = await endpointServerSettings(environment);
+    return new IndexService({
+      listen: () => createEndpointServer(log, server),
       registration,
       lookup: (endpoint) => workers.sets.servedIndices(endpoint),
       isFedByEvents: settings.config.useKvEvents,
       log,
     });
-    return { server, service };
   }
 
   /** Makes or replaces the set's runtime as its card says, and its tokenizer once the files are there. */
@@ -260,7 +257,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
       query: planes.query,
       registration: planes.registration,
       remote: { requests: planes.requests, lookup: (endpoint) => workers.sets.servedIndices(endpoint) },
-      service: planes.serving?.service,
+      service: planes.service,
       hasher: this.#hasher,
       log,
       now,

@@ -25,6 +25,8 @@ import {
 import type { Logger } from "../../telemetry/log.ts";
 import type { RouteTable } from "../fleet/route-table.ts";
 import type { SetRuntime } from "../fleet/set-runtime.ts";
+import type { IndexClient } from "../remote-index/index-client.ts";
+import type { SetServing } from "../remote-index/set-serving.ts";
 import { decodeProfileOf, type StageProfiles } from "./allowed-workers.ts";
 import type { InflightLimit } from "./inflight-limit.ts";
 import { setWorkerHeaders } from "./leaving.ts";
@@ -37,6 +39,9 @@ import { spliceTokenData } from "./token-data-edit.ts";
 export type RoutedSet = Pick<SetRuntime, "router" | "indexSize" | "ingest"> & {
   /** Undefined where no bookings are shared or marked by anybody else. */
   readonly replicas: Pick<SetRuntime["replicas"], "counters"> | undefined;
+  /** Where another process keeps the index; and where this one is asked for its own. */
+  readonly remoteIndex?: Pick<IndexClient, "counters"> | undefined;
+  readonly serving?: Pick<SetServing, "counters"> | undefined;
   readonly set: WatchedSet;
 };
 

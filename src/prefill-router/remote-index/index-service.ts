@@ -1,8 +1,16 @@
-/** The indices that this process serves to other routers, by component; the port and the registration are the fleet's. */
+/** The indices that this process serves to other routers, by component, and the port at which they are asked for. The registration is the fleet's. */
+import { setTimeout as rest } from "node:timers/promises";
+import type { EndpointServer } from "../../dynamo/request-plane/endpoint-server.ts";
 import type { Component } from "./index-instances.ts";
 import { ServedComponent, type ServedComponentInit, type ServedIndex } from "./served-component.ts";
 
-export type IndexServiceInit = Omit<ServedComponentInit, "component">;
+export interface IndexServiceInit extends Omit<ServedComponentInit, "component" | "server"> {
+  /** Binds the port; may be called again after it has rejected. */
+  readonly listen: () => Promise<EndpointServer>;
+}
+
+/** A router whose configuration was replaced keeps its port until its last request has ended. */
+const listenRetryMs = 1000;
 
 /** A set whose card changes is gone for a moment: its endpoint need not go with it. */
 const lingerMs = 5000;
@@ -13,15 +21,18 @@ export class IndexService {
   /** By component, until it is served again. */
   readonly #lingering = new Map<string, NodeJS.Timeout>();
   readonly #closing = new Map<string, Promise<void>>();
-  #isClosed = false;
+  readonly #ending = new AbortController();
+  /** Undefined where it was closed before the port could be had. */
+  readonly #server: Promise<EndpointServer | undefined>;
 
   constructor(init: IndexServiceInit) {
     this.#init = init;
+    this.#server = this.#listen();
   }
 
   /** Answers for a model on a component from now on; returns what ends that. */
   serve(component: Component, model: string, index: ServedIndex): () => void {
-    if (this.#isClosed) return () => undefined;
+    if (this.#ending.signal.aborted) return () => undefined;
     const key = `${component.namespace}/${component.component}`;
     clearTimeout(this.#lingering.get(key));
     this.#lingering.delete(key);
@@ -29,7 +40,10 @@ export class IndexService {
     if (served === undefined) {
       const { namespace, component: name } = component;
       const after = this.#closing.get(key) ?? Promise.resolve();
-      served = new ServedComponent({ ...this.#init, component: { namespace, component: name } }, after);
+      served = new ServedComponent(
+        { ...this.#init, server: this.#server, component: { namespace, component: name } },
+        after,
+      );
       this.#components.set(key, served);
     }
     if (!served.add(model, index)) {
@@ -39,7 +53,7 @@ export class IndexService {
     const of = served;
     return () => {
       of.remove(model);
-      if (of.isEmpty && !this.#isClosed) this.#linger(key, of);
+      if (of.isEmpty && !this.#ending.signal.aborted) this.#linger(key, of);
     };
   }
 
@@ -48,11 +62,27 @@ export class IndexService {
     return Object.fromEntries(Array.from(this.#components, ([key, component]) => [key, component.state()]));
   }
 
+  /** The records go before the port does. */
   async close(): Promise<void> {
-    this.#isClosed = true;
+    this.#ending.abort();
     for (const timer of this.#lingering.values()) clearTimeout(timer);
     await Promise.all([...[...this.#components.values()].map((served) => served.close()), ...this.#closing.values()]);
     this.#components.clear();
+    await (await this.#server)?.close();
+  }
+
+  async #listen(): Promise<EndpointServer | undefined> {
+    const { signal } = this.#ending;
+    for (let isTold = false; !signal.aborted; ) {
+      try {
+        return await this.#init.listen();
+      } catch (error) {
+        if (!isTold) this.#init.log.error({ error }, "the port of served indices cannot be had; tried again");
+        isTold = true;
+        await rest(listenRetryMs, undefined, { signal, ref: false }).catch(() => undefined);
+      }
+    }
+    return undefined;
   }
 
   #linger(key: string, served: ServedComponent): void {

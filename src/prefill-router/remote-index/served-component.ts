@@ -29,7 +29,8 @@ export interface ServedComponentInit {
   readonly component: Component;
   /** Else decisions feed it, and others may write theirs into it. */
   readonly isFedByEvents: boolean;
-  readonly server: Pick<EndpointServer, "address" | "serve">;
+  /** Undefined: there will be none. */
+  readonly server: Promise<Pick<EndpointServer, "address" | "serve"> | undefined>;
   readonly registration: Pick<DynamoRegistration, "instanceId" | "put" | "remove">;
   readonly lookup: InstanceLookup;
   readonly log: Logger;
@@ -95,13 +96,15 @@ export class ServedComponent {
     const { signal } = this.#closing;
     await after;
     await this.#settled(signal);
+    const server = await unlessAborted(this.#init.server, signal);
+    if (server === undefined) return;
     const { component, log } = this.#init;
     let retryMs = firstRetryMs;
     for (let isTold = false; !signal.aborted; ) {
       const conflict = this.#conflict();
       if (conflict === undefined) {
         try {
-          await this.#register();
+          await this.#register(server);
           this.#isRegistered = true;
           log.info({ ...component }, "this router's index is served");
           return;
@@ -135,23 +138,23 @@ export class ServedComponent {
     return undefined;
   }
 
-  async #register(): Promise<void> {
+  async #register(server: Pick<EndpointServer, "address" | "serve">): Promise<void> {
     const { isFedByEvents, registration } = this.#init;
     if (this.#records.length === 0) {
-      this.#serve(queryEndpoint, (body, codec) => this.#query(body, codec));
-      if (!isFedByEvents) this.#serve(recordEndpoint, (body, codec) => this.#record(body, codec));
+      this.#serve(server, queryEndpoint, (body, codec) => this.#query(body, codec));
+      if (!isFedByEvents) this.#serve(server, recordEndpoint, (body, codec) => this.#record(body, codec));
     }
     for (const record of this.#records) await registration.put(record);
   }
 
-  #serve(name: string, endpoint: Endpoint): void {
-    const { path, ...record } = this.#recordOf(name);
-    this.#unserve.push(this.#init.server.serve(path, endpoint));
+  #serve(server: Pick<EndpointServer, "address" | "serve">, name: string, endpoint: Endpoint): void {
+    const { path, ...record } = this.#recordOf(server.address, name);
+    this.#unserve.push(server.serve(path, endpoint));
     this.#records.push(record);
   }
 
-  #recordOf(endpoint: string): EncodedRecord & { readonly path: string } {
-    const { component, registration, server } = this.#init;
+  #recordOf(address: string, endpoint: string): EncodedRecord & { readonly path: string } {
+    const { component, registration } = this.#init;
     const { instanceId } = registration;
     const path = `${instanceId.toString(16)}/${component.namespace}/${component.component}/${endpoint}`;
     const record: InstanceRecord = {
@@ -159,7 +162,7 @@ export class ServedComponent {
       ...component,
       endpoint,
       instanceId,
-      transport: { kind: "tcp", address: server.address, path },
+      transport: { kind: "tcp", address, path },
       codec: "msgpack",
     };
     return { ...encodeRecord(record), path };
@@ -197,6 +200,15 @@ function unserved(model: string): string {
 function messageOf(error: unknown): string {
   if (error instanceof MalformedMessage) return `the question ${error.message}`;
   throw error;
+}
+
+/** The value once it is there; undefined when the signal comes first. */
+function unlessAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value | undefined> {
+  if (signal.aborted) return Promise.resolve(undefined);
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => resolve(undefined), { once: true });
+    promise.then(resolve, reject);
+  });
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {

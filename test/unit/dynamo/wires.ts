@@ -16,6 +16,16 @@ export interface Wires {
   readonly recovery: readonly { readonly codec: "json" | "msgpack"; readonly start: number; readonly hex: string }[];
   readonly activeSequences: readonly { readonly frames: readonly string[]; readonly payload: string }[];
   readonly callHome: Readonly<Record<"json" | "msgpack", RecordedAnswer>>;
+  readonly servedIndex: Readonly<Record<"json" | "msgpack", RecordedIndexMessages>>;
+}
+
+/** Hex of what a KV frontend asks of a served index, writes into one, and answers itself: to that question, to that decision, and of a model it does not serve. */
+export interface RecordedIndexMessages {
+  readonly question: string;
+  readonly answer: string;
+  readonly record: string;
+  readonly recorded: string;
+  readonly error: string;
 }
 
 export interface RecordedAnswer {
