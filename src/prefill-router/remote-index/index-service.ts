@@ -1,7 +1,7 @@
 /** The indices that this process serves to other routers, by component, and the port at which they are asked for. The registration is the fleet's. */
-import { setTimeout as rest } from "node:timers/promises";
 import type { EndpointServer } from "../../dynamo/request-plane/endpoint-server.ts";
 import type { Component } from "./index-instances.ts";
+import { pause } from "./pause.ts";
 import { ServedComponent, type ServedComponentInit, type ServedIndex } from "./served-component.ts";
 
 export interface IndexServiceInit extends Omit<ServedComponentInit, "component" | "server"> {
@@ -79,7 +79,7 @@ export class IndexService {
       } catch (error) {
         if (!isTold) this.#init.log.error({ error }, "the port of served indices cannot be had; tried again");
         isTold = true;
-        await rest(listenRetryMs, undefined, { signal, ref: false }).catch(() => undefined);
+        await pause(listenRetryMs, signal);
       }
     }
     return undefined;

@@ -3,7 +3,6 @@
  * Registered once the index knows what the workers hold, and for as long as a model is served; tried again while another process that serves
  * there makes that impossible.
  */
-import { setTimeout as rest } from "node:timers/promises";
 import type { DynamoRegistration } from "../../dynamo/discovery/registration.ts";
 import { type EncodedRecord, encodeRecord } from "../../dynamo/encode-record.ts";
 import { MalformedMessage, type PayloadCodec } from "../../dynamo/encoding/value-reader.ts";
@@ -15,6 +14,7 @@ import type { InstanceRecord } from "../../dynamo/records.ts";
 import type { Endpoint, EndpointServer } from "../../dynamo/request-plane/endpoint-server.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { Component, InstanceLookup } from "./index-instances.ts";
+import { pause } from "./pause.ts";
 
 /** The index of one model on one component. */
 export interface ServedIndex {
@@ -209,8 +209,4 @@ function unlessAborted<Value>(promise: Promise<Value>, signal: AbortSignal): Pro
     signal.addEventListener("abort", () => resolve(undefined), { once: true });
     promise.then(resolve, reject);
   });
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await rest(ms, undefined, { signal, ref: false }).catch(() => undefined);
 }

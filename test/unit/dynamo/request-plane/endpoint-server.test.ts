@@ -258,7 +258,9 @@ describe("frames of requests", () => {
     fc.assert(
       fc.property(fc.array(fc.nat(bytes.length), { maxLength: 20 }), (cuts) => {
         const seen: string[] = [];
-        const reader = new RequestReader(1 << 20, (of, payload) => seen.push(`${of} ${payload.toString("latin1")}`));
+        const reader = new RequestReader(1 << 20, (of, payload) =>
+          seen.push(`${of.toString()} ${payload.toString("latin1")}`),
+        );
         const at = [0, ...cuts.toSorted((a, b) => a - b), bytes.length];
         for (let index = 1; index < at.length; index++) {
           expect(reader.push(Buffer.from(bytes.subarray(at[index - 1], at[index])))).toBe(true);
