@@ -8,6 +8,7 @@ import type { PlanRequest, PrefillRouter } from "../../../src/prefill-router/con
 import type { SetRuntime } from "../../../src/prefill-router/fleet/set-runtime.ts";
 import { createIngestCounters } from "../../../src/prefill-router/indexer/ingest-counters.ts";
 import type { PlannedEvent } from "../../../src/prefill-router/plan/contracts.ts";
+import { createRemoteCounters } from "../../../src/prefill-router/remote-index/remote-counters.ts";
 import { createReplicaCounters } from "../../../src/prefill-router/replica-sync/replica-counters.ts";
 import { createMetrics } from "../../../src/telemetry/metrics.ts";
 
@@ -261,5 +262,38 @@ describe("the gauges of worker sets", () => {
     expect(text).toContain('replica_events_total{model="tiny",dynamo_namespace="ns",what="published"} 3');
     expect(text).toContain('recoveries_total{model="tiny",dynamo_namespace="ns",outcome="done"} 1');
     expect(text).toContain('events_dropped_total{model="tiny",dynamo_namespace="ns",reason="unknown-parent"} 2');
+  });
+
+  it("count what other indices were asked and what became of it, ours among them", async () => {
+    const { metrics, page } = start();
+    const gauges = new DynamoGauges(metrics.dynamo);
+    const remote = createRemoteCounters();
+    const served = { answered: 4, recorded: 0, foreign: 1 };
+    const routed = {
+      ...runtime(1).runtime,
+      remoteIndex: { counters: remote },
+      serving: { counters: served },
+    } as unknown as SetRuntime;
+    remote.answered = 5;
+    remote.recorded = 1;
+    remote.failedQueries.set("too-slow", 2).set("topology", 1);
+    remote.failedRecords.set("error", 1);
+    for (let reading = 0; reading < 2; reading++) {
+      gauges.begin();
+      gauges.routed(routed);
+    }
+    const text = await page();
+    const of = 'model="tiny",dynamo_namespace="ns"';
+    for (const line of [
+      `remote_index_queries_total{${of},outcome="answered"} 5`,
+      `remote_index_queries_total{${of},outcome="too-slow"} 2`,
+      `remote_index_records_total{${of},outcome="recorded"} 1`,
+      `remote_index_records_total{${of},outcome="error"} 1`,
+      `served_index_requests_total{${of},what="answered"} 4`,
+      `dynamo_component_router_remote_indexer_query_failures_total{${at}} 3`,
+      `dynamo_component_router_remote_indexer_write_failures_total{${at}} 1`,
+    ]) {
+      expect(text).toContain(line);
+    }
   });
 });

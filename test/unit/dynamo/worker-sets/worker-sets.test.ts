@@ -395,6 +395,22 @@ describe("worker sets", () => {
     expect(world.told()).toEqual(["open 5", "close 5"]);
   });
 
+  it("finds who serves an index by its endpoint, in one list until it changes", () => {
+    const scope = { namespace: "ns", component: "backend", endpoint: "kv_indexer_query" };
+    const [first, second] = [1, 2].map((id) => ({ ...instance(id), endpoint: scope.endpoint }));
+    if (first === undefined || second === undefined) throw new Error("two instances");
+    const world = new World().worker(1).put(first).put(second).put(second);
+    const both = world.sets.servedIndices(scope);
+    expect(both).toEqual([first, second]);
+    expect(world.worker(2).sets.servedIndices(scope)).toBe(both);
+    expect(world.sets.servedIndices({ ...scope, endpoint: "generate" })).toEqual([]);
+    expect(world.sets.servedIndices({ ...scope, component: "prefill" })).toEqual([]);
+    world.remove(first);
+    expect(world.sets.servedIndices(scope)).toEqual([second]);
+    world.remove(second);
+    expect(world.sets.servedIndices(scope)).toEqual([]);
+  });
+
   it("serves a thousand models and leaves out what is registered beyond, saying so", () => {
     const world = new World();
     for (let id = 0; id < 1100; id++) world.worker(id, { displayName: `m${id}` });
