@@ -7,7 +7,6 @@ import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
 import { parseActiveLoad } from "../../dynamo/kv-events/active-load.ts";
 import type { ModelCard } from "../../dynamo/model-card/model-card.ts";
 import type { EventChannelRecord, EventScope, InstanceRecord } from "../../dynamo/records.ts";
-import type { RequestPlane } from "../../dynamo/request-plane/contracts.ts";
 import type { SetWorker, WorkerSet } from "../../dynamo/worker-sets/worker-set.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { TokenHasher } from "../../tokens/block-hash.ts";
@@ -18,10 +17,8 @@ import type { RecoveryQuery } from "../indexer/recovery-query.ts";
 import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
 import { createPrefillRouter } from "../plan/prefill-router.ts";
 import { hasQueue } from "../policy/policy-class.ts";
-import { IndexClient } from "../remote-index/index-client.ts";
-import type { InstanceLookup } from "../remote-index/index-instances.ts";
-import type { IndexService } from "../remote-index/index-service.ts";
-import { SetServing } from "../remote-index/set-serving.ts";
+import type { IndexClient } from "../remote-index/index-client.ts";
+import type { SetServing } from "../remote-index/set-serving.ts";
 import { ReplicaSync } from "../replica-sync/replica-sync.ts";
 import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
@@ -29,13 +26,14 @@ import type { WorkerStage } from "../stage.ts";
 import { chatOptionsOf } from "./chat-options.ts";
 import { type ChannelLookup, EventFeeds } from "./event-feeds.ts";
 import type { FleetSettings } from "./fleet-settings.ts";
+import { createIndexClient, createIndexFor, createServing, type IndexSharingInit } from "./index-sharing.ts";
 import type { AskIndex, SetRoute } from "./route-table.ts";
 import { routerWorkerOf } from "./router-worker.ts";
-import { createRemoteSetIndex, createSetIndex, type IndexSize, type SetIndex } from "./set-index.ts";
+import type { IndexSize } from "./set-index.ts";
 import { Suspects } from "./suspects.ts";
 import { tokenizeBy } from "./tokenize-request.ts";
 
-export interface SetRuntimeInit {
+export interface SetRuntimeInit extends IndexSharingInit {
   readonly set: WorkerSet;
   readonly card: ModelCard;
   readonly settings: FleetSettings;
@@ -50,14 +48,7 @@ export interface SetRuntimeInit {
   readonly observers: readonly RouterObserver[];
   /** Where this router's channels are registered, under whose instance id it speaks to its replicas. Undefined: they are told nothing. */
   readonly registration?: DynamoRegistration | undefined;
-  /** Where other processes serve their indices; used where the settings ask for one. */
-  readonly remote: { readonly requests: Pick<RequestPlane, "call">; readonly lookup: InstanceLookup };
-  /** Where this set's index is served to others; undefined: nowhere. */
-  readonly service?: Pick<IndexService, "serve"> | undefined;
 }
-
-/** A server nearby answers in a millisecond or two: no request waits for one that does not for longer than a user notices. */
-const indexAnswerMs = 1000;
 
 const kvEventsTopic = "kv-events";
 const loadTopic = "kv_metrics";
@@ -90,8 +81,8 @@ export class SetRuntime {
     this.#init = init;
     this.key = set.key;
     this.fingerprint = card.fingerprint;
-    this.remoteIndex = this.#indexClient();
-    const index = this.#createIndex();
+    this.remoteIndex = createIndexClient(init);
+    const index = createIndexFor(init, this.remoteIndex);
     this.indexSize = index.size;
     const planConfig = settings.planConfig(set.model, init.isDisaggEnforced);
     const stage = (name: "prefill" | "decode"): WorkerStage =>
@@ -141,7 +132,10 @@ export class SetRuntime {
       now,
       log,
     });
-    this.serving = this.#createServing(index);
+    this.serving = createServing(init, index, {
+      holderOf: (rank) => this.router.holderOf(rank),
+      isSettled: () => this.ingest?.isSettled ?? true,
+    });
     if (index.fed !== undefined) {
       this.ingest = new KvEventIngest({
         index: index.fed,
@@ -295,47 +289,6 @@ export class SetRuntime {
     await this.replicas.close();
     await this.#feeds.close();
     await tokenizer?.close();
-  }
-
-  /** Without credit an overlap counts nothing, so nobody is asked. */
-  #indexClient(): IndexClient | undefined {
-    const { set, settings, remote, now, log } = this.#init;
-    const { useRemoteIndexer, useKvEvents, overlapScoreCredit } = settings.config;
-    if (!useRemoteIndexer || overlapScoreCredit === 0) return undefined;
-    return new IndexClient({
-      model: set.model,
-      isFedByEvents: useKvEvents,
-      asksDecodeLeg: settings.settingsOf("decode", undefined).overlapScoreCredit > 0,
-      plane: remote.requests,
-      lookup: remote.lookup,
-      now,
-      log,
-      answerWithinMs: indexAnswerMs,
-    });
-  }
-
-  #createIndex(): SetIndex {
-    const { settings, random } = this.#init;
-    const client = this.remoteIndex;
-    if (client === undefined) return createSetIndex(settings.config, random);
-    return createRemoteSetIndex(settings.config, random, (rank, blockHashes, sequenceHashes) =>
-      client.record(rank, blockHashes, sequenceHashes),
-    );
-  }
-
-  #createServing({ served, router, fed }: SetIndex): SetServing | undefined {
-    const { set, service, now } = this.#init;
-    if (service === undefined || served === undefined) return undefined;
-    return new SetServing({
-      service,
-      model: set.model,
-      matcher: served,
-      routed:
-        fed === undefined ? (holder, hashes, nowMs) => router?.routed?.(holder, hashes, nowMs, hashes) : undefined,
-      holderOf: (rank) => this.router.holderOf(rank),
-      isSettled: () => this.ingest?.isSettled ?? true,
-      now,
-    });
   }
 
   #askIndex(): AskIndex | undefined {

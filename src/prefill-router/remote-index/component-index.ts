@@ -32,14 +32,11 @@ const maxAnswerBytes = 4 * 1024 * 1024;
 /** Decisions that are being written; a server that is slow loses what comes beyond. */
 const maxRecords = 1024;
 
-type Reading<Answer> = (
-  bytes: Buffer,
-  codec: InstanceRecord["codec"],
-) => Answer | { readonly kind: "error"; readonly message: string };
-
 type Outcome<Answer> =
   | { readonly kind: "answer"; readonly answer: Answer }
   | { readonly kind: "failed"; readonly reason: RemoteFailure; readonly message: string };
+
+type ReadAnswer<Answer> = (bytes: Buffer, codec: InstanceRecord["codec"]) => Answer;
 
 export class ComponentIndex {
   readonly #init: ComponentIndexInit;
@@ -124,12 +121,12 @@ export class ComponentIndex {
   #call<Answer extends { readonly kind: string }>(
     instance: InstanceRecord,
     body: Buffer,
-    read: Reading<Answer>,
-    done: (outcome: Outcome<Answer | { readonly kind: "error"; readonly message: string }>) => void,
+    read: ReadAnswer<Answer>,
+    done: (outcome: Outcome<Answer>) => void,
   ): { cancel(): void } {
     const { plane, answerWithinMs } = this.#init;
     let isOver = false;
-    const finish = (outcome: Outcome<Answer | { readonly kind: "error"; readonly message: string }>): void => {
+    const finish = (outcome: Outcome<Answer>): void => {
       if (isOver) return;
       isOver = true;
       clearTimeout(timer);
@@ -166,9 +163,10 @@ export class ComponentIndex {
     };
   }
 
-  /** Said once when it begins to fail and once when it is over. */
+  /** Said once when it begins to fail and once when it is over. One that fails among others that answer is passed over, and counted alone. */
   #note(what: "query" | "record", reason: RemoteFailure | undefined, message: string): void {
-    const isFailing = reason !== undefined;
+    const isFailing = reason !== undefined && !this.#instances.isSomeoneFit;
+    if (reason !== undefined && !isFailing) return;
     if (this.#failing[what] === isFailing) return;
     this.#failing[what] = isFailing;
     const { component, model, log } = this.#init;
@@ -182,11 +180,7 @@ export class ComponentIndex {
 
 const nothingPending = { cancel: (): void => undefined };
 
-function outcomeOf<Answer>(
-  data: Buffer,
-  codec: InstanceRecord["codec"],
-  read: Reading<Answer>,
-): Outcome<Answer | { readonly kind: "error"; readonly message: string }> {
+function outcomeOf<Answer>(data: Buffer, codec: InstanceRecord["codec"], read: ReadAnswer<Answer>): Outcome<Answer> {
   try {
     return { kind: "answer", answer: read(data, codec) };
   } catch (error) {

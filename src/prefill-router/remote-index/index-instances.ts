@@ -39,6 +39,11 @@ export class IndexInstances {
     this.#now = now;
   }
 
+  /** Of those that were last chosen from, one at least has not just failed. */
+  get isSomeoneFit(): boolean {
+    return this.#fault() === undefined && this.#known.some(({ instanceId }) => !this.#restsUntilMs.has(instanceId));
+  }
+
   /** Whom to ask now. */
   forQuery(): InstanceChoice {
     return this.#choose(this.#lookup(this.#query));

@@ -269,11 +269,8 @@ describe("the gauges of worker sets", () => {
     const gauges = new DynamoGauges(metrics.dynamo);
     const remote = createRemoteCounters();
     const served = { answered: 4, recorded: 0, foreign: 1 };
-    const routed = {
-      ...runtime(1).runtime,
-      remoteIndex: { counters: remote },
-      serving: { counters: served },
-    } as unknown as SetRuntime;
+    const { runtime: routed } = runtime(1);
+    Object.assign(routed, { remoteIndex: { counters: remote }, serving: { counters: served } });
     remote.answered = 5;
     remote.recorded = 1;
     remote.failedQueries.set("too-slow", 2).set("topology", 1);

@@ -130,8 +130,8 @@ describe("an aggregated set", () => {
     ]);
   });
 
-  it("asks the others meanwhile", () => {
-    const { client, calls, ask } = start([instance(7), instance(8)]);
+  it("asks the others meanwhile, and says nothing of it", () => {
+    const { client, calls, logged, ask } = start([instance(7), instance(8)]);
     client.workerAdded(worker(1));
     ask();
     unreachable(calls[0]);
@@ -139,6 +139,9 @@ describe("an aggregated set", () => {
     answer(calls[1]);
     ask();
     expect(calls.map(({ instance: { instanceId } }) => instanceId)).toEqual([8n, 7n, 7n]);
+    expect(logged).toEqual([]);
+    unreachable(calls[2]);
+    expect(logged).toHaveLength(1);
   });
 
   it("waits no longer than it may, and hears nothing of an answer that comes later", async () => {
