@@ -65,9 +65,10 @@ export class IndexInstances {
   #choose(candidates: readonly InstanceRecord[]): InstanceChoice {
     const fault = this.#fault();
     if (fault !== undefined) return { kind: "none", reason: "topology", message: fault };
-    if (candidates.length === 0)
-      return { kind: "none", reason: "no-instance", message: "nobody serves an index there" };
     if (candidates !== this.#known) this.#forgetOthers(candidates);
+    if (candidates.length === 0) {
+      return { kind: "none", reason: "no-instance", message: "nobody serves an index there" };
+    }
     const nowMs = this.#now();
     for (let tried = 0; tried < candidates.length; tried++) {
       this.#turn = (this.#turn + 1) % candidates.length;

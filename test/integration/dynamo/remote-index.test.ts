@@ -97,14 +97,34 @@ describe.each(["files", "etcd"] as const)("an index served among records in %s",
     const serving = await server(site);
     const asking = await asker(site);
     await matches(asking, prompt(1), heldBy(first));
+    const said = (): number =>
+      asking.child.lines.filter((line) => line.includes("the remote index cannot be used")).length;
+    const before = said();
     await serving.close();
     await matches(asking, prompt(1), { deviceBlocks: 0 });
     await eventually("its record is gone", async () => {
       await asking.matchOf(prompt(1));
       return ((await remoteOf(asking)).failedQueries["no-instance"] ?? 0) > 0;
     });
-    expect(asking.child.lines.filter((line) => line.includes("the remote index cannot be used"))).toHaveLength(1);
+    expect(said()).toBe(before + 1);
     await asking.idle();
+  });
+});
+
+describe("predictions", () => {
+  it("stay with who made them, whether it serves or asks", async () => {
+    const site = fixture.site();
+    const [first] = await fixture.peers(site, 2);
+    const predicting = { DYN_ROUTER_PREDICTED_TTL_SECS: "60" };
+    const serving = await server(site, predicting);
+    const asking = await asker(site, predicting);
+    first?.cache.store(prompt(1));
+    await matches(asking, prompt(1), heldBy(first));
+    await matches(serving, prompt(2), { deviceBlocks: 8 });
+    expect((await asking.matchOf(prompt(2))).deviceBlocks).toBe(0);
+    expect((await asking.matchOf(prompt(2))).deviceBlocks).toBe(8);
+    expect((await serving.matchOf(prompt(3))).deviceBlocks).toBe(0);
+    expect((await asking.set()).index).not.toBeNull();
   });
 });
 

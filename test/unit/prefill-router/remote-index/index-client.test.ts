@@ -104,6 +104,18 @@ describe("an aggregated set", () => {
     expect(client.counters.failedQueries).toEqual(new Map([["no-instance", 1]]));
   });
 
+  it("says once that nobody serves any more", () => {
+    const records = [instance(7)];
+    const { client, calls, logged, ask } = start(records);
+    client.workerAdded(worker(1));
+    ask();
+    answer(calls[0]);
+    records.pop();
+    ask();
+    ask();
+    expect(logged).toEqual(["the remote index cannot be used: requests are planned without it"]);
+  });
+
   it("leaves one alone that failed, and lets a single request find out whether it is back", () => {
     const { client, calls, clock, logged, asked, ask } = start([instance(7)]);
     client.workerAdded(worker(1));
