@@ -27,13 +27,19 @@ const recordPath = `1a/ns/backend/${recordEndpoint}`;
 const quiet = { isSettled: true, overlaps: () => [], record: () => undefined };
 
 function start(
-  options: { readonly isFedByEvents?: boolean; readonly others?: string[]; readonly failures?: number } = {},
+  options: {
+    readonly isFedByEvents?: boolean;
+    readonly others?: string[];
+    readonly failures?: number;
+    readonly portFailures?: number;
+  } = {},
 ) {
   const { isFedByEvents = true, others = [], failures = 0 } = options;
   const records = new Map<string, string>();
   const endpoints = new Map<string, Endpoint>();
   const errors: string[] = [];
   let left = failures;
+  let { portFailures = 0 } = options;
   let isListening = false;
   const server: EndpointServer = {
     address: "10.0.0.1:7000",
@@ -49,6 +55,7 @@ function start(
   };
   const service = new IndexService({
     listen: async () => {
+      if (portFailures-- > 0) throw new Error("in use");
       isListening = true;
       return server;
     },
@@ -123,6 +130,23 @@ describe("a served index", () => {
     await jest.advanceTimersByTimeAsync(5000);
     expect(records.size).toBe(1);
     expect(errors).toHaveLength(2);
+  });
+
+  it("waits for its port while another one has it, and can be closed meanwhile", async () => {
+    jest.useFakeTimers();
+    const { service, records, errors, isListening } = start({ portFailures: 3 });
+    service.serve(component, "m", quiet);
+    await jest.advanceTimersByTimeAsync(2500);
+    expect({ records: records.size, errors }).toEqual({
+      records: 0,
+      errors: ["the port of served indices cannot be had; tried again"],
+    });
+    await jest.advanceTimersByTimeAsync(1000);
+    expect({ records: records.size, isListening: isListening() }).toEqual({ records: 1, isListening: true });
+    const hopeless = start({ portFailures: Number.POSITIVE_INFINITY });
+    hopeless.service.serve(component, "m", quiet);
+    await jest.advanceTimersByTimeAsync(2500);
+    await hopeless.service.close();
   });
 
   it.each([
