@@ -21,6 +21,7 @@ import { parsePolicyConfig, type RouterPolicyConfig } from "../policy/policy-con
 import { type ScoringParameters, scoringOf } from "../policy/worker-selection.ts";
 import type { Environment } from "../settings/environment.ts";
 import { routerSettingsFromPolicy } from "../settings/parameters.ts";
+import { effectlessSettings } from "../settings/settings-check.ts";
 import type { BusyThresholds } from "../stage/overload.ts";
 import { readTrackingHash, type TrackingHash } from "../stage/tracking-hash.ts";
 
@@ -57,6 +58,7 @@ export function readFleetSettings(
     faults.push(...later.faults);
     config = later.config;
   }
+  warnings.push(...effectlessSettings(config));
   return { settings: settingsFrom(config, policy, faults), warnings, faults };
 }
 

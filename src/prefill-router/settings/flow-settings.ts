@@ -87,8 +87,9 @@ export const flowSettings = {
     field: "enable_session_prefix_index",
     kind: truth,
     defaultValue: false,
-    environment: [],
-    description: "Track logical prefixes by session. Not supported.",
+    environment: ["DYN_ENABLE_SESSION_PREFIX_INDEX"],
+    description:
+      "Keep each session's chain of blocks beyond eviction. No effect: no choice reads it, in Dynamo neither.",
     isPolicySetting: true,
   },
   sharedCacheMultiplier: {

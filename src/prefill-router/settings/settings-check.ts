@@ -36,7 +36,14 @@ export function faultsBetween(config: RouterConfig): readonly string[] {
   );
   must(!config.useRemoteIndexer, "useRemoteIndexer is not supported: every replica keeps its own index");
   must(!config.serveIndexer, "serveIndexer is not supported: workers answer for what they hold");
-  must(!config.enableSessionPrefixIndex, "enableSessionPrefixIndex is not supported");
+  must(!config.enableSessionPrefixIndex || config.useKvEvents, "enableSessionPrefixIndex requires useKvEvents");
   must(config.sharedCacheType === "none", `sharedCacheType ${config.sharedCacheType} is not supported`);
   return faults;
+}
+
+/** Settings that are understood and change nothing. */
+export function effectlessSettings(config: RouterConfig): readonly string[] {
+  return config.enableSessionPrefixIndex
+    ? ["enableSessionPrefixIndex has no effect: it is an index that no choice of worker reads, in Dynamo too"]
+    : [];
 }

@@ -92,6 +92,10 @@ describe("the router's configuration", () => {
     ],
     [{ DYN_ROUTER_PREDICTED_TTL_SECS: "1", DYN_USE_KV_EVENTS: "no" }, ["routerPredictedTtlSecs requires useKvEvents"]],
     [
+      { DYN_ENABLE_SESSION_PREFIX_INDEX: "1", DYN_USE_KV_EVENTS: "no" },
+      ["enableSessionPrefixIndex requires useKvEvents"],
+    ],
+    [
       { DYN_ROUTER_CONDITIONAL_DISAGG: "1", DYN_ROUTER_CONDITIONAL_DISAGG_POLICY: "isl_or_load" },
       ["conditionalDisaggPolicy isl_or_load requires conditionalDisaggPrefillBusyThreshold or routerQueueThreshold"],
     ],
