@@ -15,7 +15,7 @@ export interface PlanConfig {
   readonly affinity: AffinitySettings | undefined;
   /** A set of decode workers serves nothing until a prefill worker is there; else it serves aggregated until the first one comes. */
   readonly isDisaggEnforced: boolean;
-  /** A request whose prefill leg cannot be chosen is computed on its decode worker, instead of refused. Default: refused. */
+  /** A request whose prefill leg cannot be chosen or waited for is computed on its decode worker, instead of refused. Default: refused. */
   readonly servesWithoutPrefill?: boolean;
   /** Bookings nobody ended are ended after this time. */
   readonly activeRequestExpiryMs: number;

@@ -88,7 +88,8 @@ class PlanningRouter implements PrefillRouter {
       roster: this.#roster,
       chooser: this.#chooser,
       announcer: this.#announcer,
-      admit: (request, policyClass, waitedMs) => this.#admit(request, policyClass, waitedMs),
+      admit: (request, policyClass, waitedMs) => this.#admit(request, policyClass, waitedMs, false),
+      admitWithoutPrefill: (request, policyClass) => this.#admit(request, policyClass, 0, true),
     });
     this.#endUpkeep = keepUp(index, now, timers);
     this.#cancelHousekeeping = this.#armHousekeeping();
@@ -177,13 +178,16 @@ class PlanningRouter implements PrefillRouter {
     this.#sessions?.decode.clear();
   }
 
-  #admit(request: PlanRequest, policyClass: string, waitedMs: number): PlanOutcome {
+  #admit(request: PlanRequest, policyClass: string, waitedMs: number, isWithoutPrefill: boolean): PlanOutcome {
     const nowMs = this.#options.now();
     const { explain } = request;
     if (explain !== undefined) explain(explanationOf(this.#chooser, request, policyClass, waitedMs, nowMs));
-    const choice = this.#chooser.choose(request, nowMs, request.isQuery === true);
+    const isQuery = request.isQuery === true;
+    const choice = isWithoutPrefill
+      ? this.#chooser.chooseWithoutPrefill(request, nowMs, isQuery)
+      : this.#chooser.choose(request, nowMs, isQuery);
     if (choice.kind === "refused") return this.#announcer.refused(choice.refusal, request);
-    if (request.isQuery === true) return { kind: "planned", plan: planOf(choice, nothingBooked) };
+    if (isQuery) return { kind: "planned", plan: planOf(choice, nothingBooked) };
     return this.#commit(request, choice, policyClass, waitedMs, nowMs);
   }
 
