@@ -47,6 +47,7 @@ export async function startReplica(stack: DynamoStack, blockSize = 16): Promise<
       plane,
       channels: (scope, topic) => sets.channels(scope, topic),
       query: createRecoveryQuery(requests, 10_000),
+      requests,
       hasher,
       log: silentLogger,
       now: () => performance.now(),

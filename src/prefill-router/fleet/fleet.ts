@@ -232,6 +232,7 @@ export class Fleet implements RouteTable, WorkerSetListener {
       plane: planes.events,
       channels: (scope, topic) => workers.sets.channels(scope, topic),
       query: planes.query,
+      requests: planes.requests,
       registration: planes.registration,
       hasher: this.#hasher,
       log,

@@ -7,6 +7,7 @@ import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
 import { parseActiveLoad } from "../../dynamo/kv-events/active-load.ts";
 import type { ModelCard } from "../../dynamo/model-card/model-card.ts";
 import type { EventChannelRecord, EventScope, InstanceRecord } from "../../dynamo/records.ts";
+import type { RequestPlane } from "../../dynamo/request-plane/contracts.ts";
 import type { SetWorker, WorkerSet } from "../../dynamo/worker-sets/worker-set.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { TokenHasher } from "../../tokens/block-hash.ts";
@@ -38,6 +39,7 @@ export interface SetRuntimeInit {
   readonly plane: EventPlane;
   readonly channels: ChannelLookup;
   readonly query: RecoveryQuery;
+  readonly requests: Pick<RequestPlane, "isServed">;
   readonly hasher: TokenHasher;
   readonly log: Logger;
   readonly now: () => number;
@@ -100,6 +102,10 @@ export class SetRuntime {
     });
     this.suspects = new Suspects({
       addressOf: (id) => addressOf(this.#workers.get(id)),
+      isServed: (id, timeoutMs) => {
+        const transport = this.#workers.get(id)?.instance.transport;
+        return transport?.kind === "nats" ? init.requests.isServed(transport.subject, timeoutMs) : undefined;
+      },
       isDispensable: (id) => this.#hasStandIn(id),
       exclude: (id) => {
         log.warn(
