@@ -181,11 +181,17 @@ class PlanningRouter implements PrefillRouter {
   #admit(request: PlanRequest, policyClass: string, waitedMs: number, isWithoutPrefill: boolean): PlanOutcome {
     const nowMs = this.#options.now();
     const { explain } = request;
-    if (explain !== undefined) explain(explanationOf(this.#chooser, request, policyClass, waitedMs, nowMs));
+    // Made before the choice, which may forget a session.
+    const explanation =
+      explain === undefined ? undefined : explanationOf(this.#chooser, request, policyClass, waitedMs, nowMs);
     const isQuery = request.isQuery === true;
     const choice = isWithoutPrefill
       ? this.#chooser.chooseWithoutPrefill(request, nowMs, isQuery)
       : this.#chooser.choose(request, nowMs, isQuery);
+    if (explanation !== undefined) {
+      const isAlone = choice.kind === "chosen" && choice.prefill === undefined;
+      explain?.(isAlone ? { ...explanation, mode: "aggregated" } : explanation);
+    }
     if (choice.kind === "refused") return this.#announcer.refused(choice.refusal, request);
     if (isQuery) return { kind: "planned", plan: planOf(choice, nothingBooked) };
     return this.#commit(request, choice, policyClass, waitedMs, nowMs);
