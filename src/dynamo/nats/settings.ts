@@ -13,7 +13,12 @@ export interface NatsSettings {
   readonly certFile: string | undefined;
   readonly keyFile: string | undefined;
   readonly insecure: boolean;
+  /** From a request to its acknowledgement. */
+  readonly requestTimeoutMs: number;
 }
+
+/** The library's, in Dynamo. */
+const defaultRequestSeconds = 10;
 
 /** Throws an error that names the variables. */
 export function natsSettings(env: Readonly<Record<string, string | undefined>>): NatsSettings {
@@ -23,6 +28,7 @@ export function natsSettings(env: Readonly<Record<string, string | undefined>>):
   if ((certFile === undefined) !== (keyFile === undefined)) {
     throw new Error("NATS_TLS_CLIENT_CERT_PATH and NATS_TLS_CLIENT_KEY_PATH must be set together");
   }
+  const requestSeconds = Number(env["DYN_NATS_REQUEST_TIMEOUT_SECS"]);
   return {
     servers,
     user: env["NATS_AUTH_USERNAME"],
@@ -34,5 +40,11 @@ export function natsSettings(env: Readonly<Record<string, string | undefined>>):
     certFile,
     keyFile,
     insecure: isTruthy(env["NATS_TLS_INSECURE"]),
+    // As there, what is no whole number above 0 counts as unset.
+    requestTimeoutMs: 1000 * (isPositiveInteger(requestSeconds) ? requestSeconds : defaultRequestSeconds),
   };
+}
+
+function isPositiveInteger(value: number): boolean {
+  return Number.isSafeInteger(value) && value > 0;
 }

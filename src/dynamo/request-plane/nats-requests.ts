@@ -19,13 +19,11 @@ const infoSubject = "$SRV.INFO.";
 
 export class NatsRequests {
   readonly #settings: NatsSettings;
-  readonly #ackTimeoutMs: number;
   #connection: Promise<NatsConnection> | undefined;
   #isClosed = false;
 
-  constructor(settings: NatsSettings, ackTimeoutMs: number) {
+  constructor(settings: NatsSettings) {
     this.#settings = settings;
-    this.#ackTimeoutMs = ackTimeoutMs;
   }
 
   /** `onAck` is called once, later. A payload that the server does not take is "rejected". */
@@ -69,7 +67,10 @@ export class NatsRequests {
     if (payload.byteLength > most) throw new PayloadTooLarge(`the request is larger than NATS takes (${most} bytes)`);
     const named = createHeaders();
     for (const [name, value] of Object.entries(headers)) named.set(name, value);
-    const { data } = await connection.request(subject, payload, { timeout: this.#ackTimeoutMs, headers: named });
+    const { data } = await connection.request(subject, payload, {
+      timeout: this.#settings.requestTimeoutMs,
+      headers: named,
+    });
     return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   }
 

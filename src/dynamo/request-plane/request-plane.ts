@@ -42,7 +42,7 @@ class TcpRequestPlane implements RequestPlane, CallOwner, HomeListener {
     this.#settings = settings;
     this.#calls = new Map();
     this.#connections = new Map();
-    this.#nats = new NatsRequests(settings.nats, settings.ackTimeoutMs);
+    this.#nats = new NatsRequests(settings.nats);
     this.#home = undefined;
     this.#isClosed = false;
   }

@@ -31,7 +31,7 @@ async function nats(args?: readonly string[]): ReturnType<typeof startNats> {
 }
 
 async function plane(url: string): Promise<RequestPlane> {
-  const settings = await requestPlaneSettings({ NATS_SERVER: url, DYN_TCP_REQUEST_TIMEOUT: "2" });
+  const settings = await requestPlaneSettings({ NATS_SERVER: url, DYN_NATS_REQUEST_TIMEOUT_SECS: "2" });
   const created = await createRequestPlane({ ...settings, host: "127.0.0.1" });
   closers.push(() => created.close());
   return created;
@@ -114,6 +114,16 @@ describe("requests over NATS", () => {
       reason: "rejected",
       message: expect.stringContaining("1048576 bytes"),
     });
+  });
+
+  it("fail where whoever serves the subject takes nothing", async () => {
+    const { url } = await nats();
+    const deaf = await connect({ servers: url });
+    closers.push(() => deaf.close());
+    deaf.subscribe(subject, { callback: () => undefined });
+    await deaf.flush();
+    const { end } = await call(await plane(url), Buffer.from("{}"));
+    expect(end).toMatchObject({ kind: "failed", reason: "unreachable", message: expect.stringContaining("timeout") });
   });
 
   it("fail while the server is away, and go on when it is back", async () => {
