@@ -49,7 +49,9 @@ describe("topology", () => {
     expect(planned(plan(request(64)).outcome).mode).toBe("disaggregated");
     router.suspectWorker(1n, 1000);
     let explained: PlanExplanation | undefined;
-    const explain = (explanation: PlanExplanation): void => void (explained = explanation);
+    const explain = (explanation: PlanExplanation): void => {
+      explained = explanation;
+    };
     const { mode, booking } = planned(plan(request(64, { explain })).outcome);
     expect([mode, explained?.mode, openOf(prefill), openOf(decode)]).toEqual(["aggregated", "aggregated", 1, 2]);
     // With the load of the prompt, and with what is cached there.
