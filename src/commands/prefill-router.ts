@@ -1,6 +1,7 @@
 /** `signalbox prefill-router`: the router alone, as an HTTP service with the routes of Dynamo's select service. */
 import { startPrefillRouterService } from "../app/prefill-router-service/start-service.ts";
 import { readFleetSettings } from "../prefill-router/fleet/fleet-settings.ts";
+import { faultWithoutCards } from "../prefill-router/settings/settings-check.ts";
 import { createLogger, levelOfVerbosity } from "../telemetry/logger.ts";
 import { defineCommand, exitCode } from "./command.ts";
 import { faultsOfPrefillRouterFlags, prefillRouterFlags, routerParametersOf } from "./prefill-router-flags.ts";
@@ -40,8 +41,10 @@ export const prefillRouter = defineCommand({
     const log = createLogger({ level: levelOfVerbosity(settings.v), format: isPretty ? "pretty" : "json" });
     const read = readFleetSettings(process.env, routerParametersOf(settings, given));
     for (const warning of [...warnings, ...read.warnings]) log.warn({}, warning);
-    if (read.faults.length > 0) {
-      for (const fault of read.faults) process.stderr.write(`signalbox prefill-router: ${fault}\n`);
+    const uncarded = faultWithoutCards(read.settings.config);
+    const faults = uncarded === undefined ? read.faults : [...read.faults, uncarded];
+    if (faults.length > 0) {
+      for (const fault of faults) process.stderr.write(`signalbox prefill-router: ${fault}\n`);
       return exitCode.usage;
     }
     const stopped = firstSignal();

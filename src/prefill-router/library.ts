@@ -15,6 +15,7 @@ import { createSetIndex } from "./fleet/set-index.ts";
 import { systemTimers } from "./plan/contracts.ts";
 import { createPrefillRouter } from "./plan/prefill-router.ts";
 import { hasQueue } from "./policy/policy-class.ts";
+import { faultWithoutCards } from "./settings/settings-check.ts";
 import { createWorkerStage } from "./stage/worker-stage.ts";
 
 export type { EventCounters } from "../data/kv-events/event-counters.ts";
@@ -38,6 +39,7 @@ export type {
   RouterSnapshot,
   RouterWorker,
   RoutingConstraints,
+  SharedHits,
   Stage,
   WorkerRank,
 } from "./contracts.ts";
@@ -168,7 +170,10 @@ class Opened implements OpenRouter {
   constructor(options: RouterOptions) {
     const { blockSize, model = "", environment = {}, settings: parameters = {}, random = Math.random } = options;
     const { settings, warnings, faults } = readFleetSettings(environment, parameters);
-    if (faults.length > 0) throw new SettingsFault(faults);
+    const uncarded = faultWithoutCards(settings.config);
+    if (faults.length > 0 || uncarded !== undefined) {
+      throw new SettingsFault(uncarded === undefined ? faults : [...faults, uncarded]);
+    }
     this.#options = options;
     this.#now = options.now ?? (() => performance.now());
     this.#log = options.log ?? silentLogger;

@@ -1,4 +1,5 @@
 /** A worker's ModelDeploymentCard: what it serves and with which files a prompt becomes its tokens. */
+import type { HicacheCard } from "./hicache-card.ts";
 
 export type WorkerRole = "aggregated" | "prefill" | "decode" | "encode";
 
@@ -74,6 +75,8 @@ export interface RuntimeConfig {
   readonly kvTransferDomain: string | undefined;
   readonly kvTransferEnforcement: "required" | "preferred" | undefined;
   readonly kvTransferPreferredWeight: number | undefined;
+  /** The Mooncake store behind its cache; absent: it has none. */
+  readonly hicache?: HicacheCard;
   /** Whose event sources describe this worker's KV cache; absent: its own endpoint. */
   readonly kvStateEndpoint?: EndpointName;
 }

@@ -12,7 +12,7 @@ import type { SetWorker, WorkerSet } from "../../dynamo/worker-sets/worker-set.t
 import type { Logger } from "../../telemetry/log.ts";
 import type { TokenHasher } from "../../tokens/block-hash.ts";
 import type { PromptTokenizer } from "../../tokens/prompt-tokenizer.ts";
-import type { PrefillRouter } from "../contracts.ts";
+import type { PrefillRouter, Stage } from "../contracts.ts";
 import { KvEventIngest } from "../indexer/kv-event-ingest.ts";
 import type { RecoveryQuery } from "../indexer/recovery-query.ts";
 import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
@@ -20,6 +20,7 @@ import { createPrefillRouter } from "../plan/prefill-router.ts";
 import { hasQueue } from "../policy/policy-class.ts";
 import { ReplicaSync } from "../replica-sync/replica-sync.ts";
 import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
+import { SharedCaches } from "../shared-cache/shared-caches.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
 import type { WorkerStage } from "../stage.ts";
 import { chatOptionsOf } from "./chat-options.ts";
@@ -62,6 +63,8 @@ export class SetRuntime {
   /** Read live; undefined where no cache is known of. */
   readonly indexSize: IndexSize | undefined;
   readonly replicas: ReplicaSync;
+  /** Undefined where the settings name none. */
+  readonly sharedCaches: SharedCaches | undefined;
   readonly #init: SetRuntimeInit;
   readonly #feeds: EventFeeds;
   readonly #workers = new Map<bigint, SetWorker>();
@@ -116,6 +119,7 @@ export class SetRuntime {
       },
       readmit: (id) => this.router.suspectWorker(id, 0),
     });
+    this.sharedCaches = sharedCachesOf(init, card.kvCacheBlockSize);
     this.#feeds = new EventFeeds(init.plane, init.channels, log);
     const { registration, plane } = init;
     this.replicas = new ReplicaSync({
@@ -199,6 +203,7 @@ export class SetRuntime {
         hash: (tokens, cacheSalt) => ({
           ...hasher.hash(tokens, { blockSize, loraName, cacheSalt, isEagle }),
           trackingHashes: track?.(tokens, { loraName, cacheSalt, mmHashes: undefined }, isEagle),
+          sharedHits: this.sharedCaches?.hitsOf(tokens, cacheSalt),
         }),
       };
       this.#routes.set(loraName, route);
@@ -210,6 +215,7 @@ export class SetRuntime {
     this.#workers.set(worker.id, worker);
     this.suspects.forget(worker.id);
     this.router.upsertWorker(routerWorkerOf(worker));
+    this.#followCache(worker);
     this.replicas.workerAdded(worker);
     this.#hear(worker);
   }
@@ -218,6 +224,7 @@ export class SetRuntime {
     const before = this.#workers.get(worker.id);
     this.#workers.set(worker.id, worker);
     this.router.upsertWorker(routerWorkerOf(worker));
+    this.#followCache(worker);
     // The same process that was seen not to listen, whatever it registers.
     if (this.suspects.excluded.includes(worker.id)) this.router.suspectWorker(worker.id, Number.POSITIVE_INFINITY);
     if (before !== undefined && before.kvScope !== worker.kvScope) this.#feeds.retain(this.#scopes());
@@ -232,6 +239,7 @@ export class SetRuntime {
     this.suspects.forget(workerId);
     this.ingest?.workerGone(workerId);
     this.router.removeWorker(workerId);
+    this.sharedCaches?.removeWorker(workerId);
     this.#feeds.retain(this.#scopes());
     this.replicas.workerRemoved(workerId);
   }
@@ -252,6 +260,7 @@ export class SetRuntime {
       isReady: this.isReady,
       suspects: this.suspects.excluded.map(String),
       index: sizeOf(this.indexSize),
+      sharedCache: this.sharedCaches?.state() ?? null,
       router: this.router.snapshot(),
       replicas: this.replicas.state(),
       events:
@@ -271,7 +280,12 @@ export class SetRuntime {
     this.#routes.clear();
     await this.replicas.close();
     await this.#feeds.close();
+    await this.sharedCaches?.close();
     await tokenizer?.close();
+  }
+
+  #followCache({ id, role, card }: SetWorker): void {
+    this.sharedCaches?.upsertWorker({ id, role, hicache: card.runtime.hicache });
   }
 
   /** Another worker of its kind may be chosen. */
@@ -339,6 +353,26 @@ export class SetRuntime {
   #drop(tokenizer: PromptTokenizer): void {
     tokenizer.close().catch((error: unknown) => this.#init.log.error({ error }, "a tokenizer failed to close"));
   }
+}
+
+/** A stage in whose choice no cached block counts follows no cache. */
+function sharedCachesOf({ set, settings, observers, now, log }: SetRuntimeInit, blockSize: number) {
+  const { config, settingsOf } = settings;
+  if (config.sharedCacheType === "none") return undefined;
+  const legs = { prefill: ["prefill"], decode: ["aggregated", "decode"] } as const;
+  return new SharedCaches({
+    set: set.key,
+    blockSize,
+    eventsEndpoint: config.mooncakeKvEventsEndpoint,
+    stages: (["prefill", "decode"] satisfies Stage[]).filter((stage) =>
+      legs[stage].some((leg) => settingsOf(leg, undefined).overlapScoreCredit !== 0),
+    ),
+    now,
+    asked: (ms) => {
+      for (const observer of observers) observer.sharedCacheAsked?.(ms);
+    },
+    log,
+  });
 }
 
 /** Its own card says how many it has; a source of another rank is nobody's. */

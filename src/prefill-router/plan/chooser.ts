@@ -96,6 +96,8 @@ export class Chooser {
       sequenceHashes: request.trackingHashes ?? request.sequenceHashes,
       // Dynamo does not ask its index for a leg in which an overlap counts nothing.
       matches: settings.overlapScoreCredit === 0 ? undefined : matches,
+      sharedHits:
+        settings.overlapScoreCredit === 0 ? undefined : request.sharedHits?.of(isPrefill ? "prefill" : "decode"),
       loraName: request.loraName,
       expectedOutputTokens: request.expectedOutputTokens,
       allowedWorkerIds: isPrefill ? request.allowed?.prefill : request.allowed?.decode,

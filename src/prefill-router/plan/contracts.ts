@@ -101,6 +101,8 @@ export interface RouterObserver {
   /** Bookings that nobody ended, here or on another replica. */
   reaped?(count: number, isRemote: boolean): void;
   sessionBound?(sessionId: string, stage: Stage, rank: WorkerRank): void;
+  /** A prompt was looked up in a shared cache. */
+  sharedCacheAsked?(ms: number): void;
 }
 
 export interface PlannedEvent {
@@ -113,6 +115,8 @@ export interface PlannedEvent {
   /** Tokens that the leg that computes the prompt finds cached, and how many fewer than on the best rank. */
   readonly hitTokens: number;
   readonly lostTokens: number;
+  /** Blocks of the prompt that a shared cache has for that leg, as ranges; undefined where none was asked. */
+  readonly sharedHits: Uint32Array | undefined;
 }
 
 export interface PrefillRouterOptions {

@@ -200,6 +200,7 @@ class PlanningRouter implements PrefillRouter {
   #commit(request: PlanRequest, choice: Chosen, policyClass: string, waitedMs: number, nowMs: number): PlanOutcome {
     const plan = this.#book(request, choice, nowMs);
     this.#tellIndex(request, choice, nowMs);
+    const computing = choice.prefill ?? choice.decode;
     return this.#announcer.planned({
       request,
       plan,
@@ -207,7 +208,8 @@ class PlanningRouter implements PrefillRouter {
       waitedMs,
       isBypass: choice.bypass === "bypassed",
       hitTokens: (plan.prefill ?? plan.decode).cachedTokens,
-      lostTokens: this.#announcer.countsLostOverlap ? lostTokens(choice.prefill ?? choice.decode) : 0,
+      lostTokens: this.#announcer.countsLostOverlap ? lostTokens(computing) : 0,
+      sharedHits: computing.request.sharedHits,
     });
   }
 

@@ -8,6 +8,7 @@ import { isTruthy } from "../../dynamo/variables.ts";
 import type { PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
 import { type FleetSettings, readFleetSettings } from "../fleet/fleet-settings.ts";
 import { settingSchemas } from "../settings/parameters.ts";
+import { faultWithoutCards } from "../settings/settings-check.ts";
 import { EndpointRoutes, type EnginePeers } from "../standalone/endpoint-routes.ts";
 import {
   type EngineParameters,
@@ -170,10 +171,13 @@ function createOver(
   context: PluginContext,
 ): DynamoPrefillRouter {
   const { vllm, modelPath } = engines.tokens ?? {};
+  const settings = readSettings(parameters, context);
+  const uncarded = faultWithoutCards(settings.config);
+  if (uncarded !== undefined) throw new Error(uncarded);
   const routes = new EndpointRoutes({
     endpoints: context.endpoints,
     engines,
-    settings: readSettings(parameters, context),
+    settings,
     tokenizer:
       vllm === undefined && modelPath === undefined
         ? undefined

@@ -37,6 +37,8 @@ import { spliceTokenData } from "./token-data-edit.ts";
 export type RoutedSet = Pick<SetRuntime, "router" | "indexSize" | "ingest"> & {
   /** Undefined where no bookings are shared or marked by anybody else. */
   readonly replicas: Pick<SetRuntime["replicas"], "counters"> | undefined;
+  /** Undefined where none is asked. */
+  readonly sharedCaches?: SetRuntime["sharedCaches"];
   readonly set: WatchedSet;
 };
 

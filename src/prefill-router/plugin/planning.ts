@@ -157,6 +157,7 @@ export class Planning implements PendingPlanning {
         blockHashes: hashes.blockHashes,
         sequenceHashes: hashes.sequenceHashes,
         trackingHashes: hashes.trackingHashes,
+        sharedHits: hashes.sharedHits,
         loraName: route.loraName,
         expectedOutputTokens: hints.expectedOutputTokens,
         priorityJump: hints.priorityJump,

@@ -105,8 +105,17 @@ export const flowSettings = {
     kind: { kind: "choice", values: ["none", "hicache"] },
     defaultValue: "none",
     environment: ["DYN_SHARED_CACHE_TYPE"],
-    description: "Shared cache to ask on each request. Only none is supported.",
+    description:
+      "A cache behind those of the workers, which all of them read: hicache is SGLang's over Mooncake, known by the events of its master.",
     isPolicySetting: true,
+  },
+  mooncakeKvEventsEndpoint: {
+    field: "mooncake_kv_events_endpoint",
+    kind: text,
+    defaultValue: undefined,
+    environment: ["DYN_MOONCAKE_KV_EVENTS_ENDPOINT"],
+    description:
+      "sharedCacheType hicache: where the Mooncake master publishes its events, e.g. tcp://10.0.0.9:5557. Unset: where the workers say.",
   },
   routerPredictedTtlSecs: {
     field: "router_predicted_ttl_secs",

@@ -37,7 +37,6 @@ export function faultsBetween(config: RouterConfig): readonly string[] {
   must(!config.useRemoteIndexer, "useRemoteIndexer is not supported: every replica keeps its own index");
   must(!config.serveIndexer, "serveIndexer is not supported: workers answer for what they hold");
   must(!config.enableSessionPrefixIndex || config.useKvEvents, "enableSessionPrefixIndex requires useKvEvents");
-  must(config.sharedCacheType === "none", `sharedCacheType ${config.sharedCacheType} is not supported`);
   return faults;
 }
 
@@ -46,4 +45,10 @@ export function effectlessSettings(config: RouterConfig): readonly string[] {
   return config.enableSessionPrefixIndex
     ? ["enableSessionPrefixIndex has no effect: it is an index that no choice of worker reads, in Dynamo too"]
     : [];
+}
+
+/** What only workers that Dynamo registers have: their cards say how a shared cache is laid out. Undefined where the settings do not ask for it. */
+export function faultWithoutCards({ sharedCacheType }: RouterConfig): string | undefined {
+  if (sharedCacheType === "none") return undefined;
+  return `sharedCacheType ${sharedCacheType} is supported for workers that Dynamo registers only: nothing else says how they lay it out`;
 }

@@ -133,7 +133,8 @@ export function cachedTokensOf(
   return Math.max(0, Math.round(blocks * blockSize));
 }
 
-function blocksBeyond(ranges: Uint32Array, device: number): number {
+/** Blocks of the ranges [from, to), flat, from the one at `device` on. */
+export function blocksBeyond(ranges: Uint32Array, device: number): number {
   let blocks = 0;
   for (let at = 0; at + 1 < ranges.length; at += 2) {
     const from = Math.max(ranges[at] ?? 0, device);

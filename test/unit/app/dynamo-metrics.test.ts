@@ -40,6 +40,7 @@ function planned(mode: "aggregated" | "disaggregated", hitTokens: number, lostTo
     isBypass: false,
     hitTokens,
     lostTokens,
+    sharedHits: undefined,
   };
 }
 

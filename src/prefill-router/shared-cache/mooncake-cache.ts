@@ -1,0 +1,172 @@
+/**
+ * One Mooncake store as its events tell of it, read by one layout: which pages of KV cache it has. The master replays nothing, so what was stored before
+ * this was opened is not known of, and after a gap in the sequence all is forgotten: a page is never believed longer than the events bear out.
+ */
+import {
+  type MessageSource,
+  type MessageSourceOptions,
+  openMessageSource,
+} from "../../data/kv-events/message-source.ts";
+import { MooncakeBatchReader, type ObjectEvents } from "../../dynamo/kv-events/mooncake-batch.ts";
+import type { HicacheLayout } from "../../dynamo/model-card/hicache-card.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { ObjectKeyReader, partsPerPage } from "./object-keys.ts";
+import { PageHasher } from "./page-hashes.ts";
+import { PageTable } from "./page-table.ts";
+import type { SharedCacheCounters } from "./shared-cache-counters.ts";
+
+export type OpenSource = (options: MessageSourceOptions) => Pick<MessageSource, "close">;
+
+export interface MooncakeCacheInit {
+  readonly endpoint: string;
+  readonly layout: HicacheLayout;
+  /** Shared by the caches of a worker set. */
+  readonly counters: SharedCacheCounters;
+  readonly log: Logger;
+  readonly open?: OpenSource;
+}
+
+/** Dynamo's bound, of objects there and of pages here: about 100 MB. */
+const maxPages = 1_000_000;
+const noHits = new Uint32Array(0);
+
+export class MooncakeCache implements ObjectEvents {
+  readonly #init: MooncakeCacheInit;
+  readonly #batches = new MooncakeBatchReader();
+  readonly #keys: ObjectKeyReader;
+  readonly #hasher: PageHasher;
+  readonly #pages: PageTable;
+  readonly #source: Pick<MessageSource, "close">;
+  /** Of the last batch that was read; undefined before the first. */
+  #sequence: number | undefined;
+  #isConnected = false;
+  /** The connection was lost since the last batch: the next one may be another master's. */
+  #mayBeAnother = false;
+
+  constructor(init: MooncakeCacheInit) {
+    const { endpoint, layout, log, open = openMessageSource } = init;
+    const parts = partsPerPage(layout);
+    this.#init = init;
+    this.#keys = new ObjectKeyReader(layout);
+    this.#hasher = new PageHasher(layout.pageSize, layout.isEagle);
+    this.#pages = new PageTable(parts, Math.floor(maxPages / Math.ceil(parts / 32)));
+    this.#source = open({
+      endpoint,
+      binds: false,
+      topicFilter: "",
+      log,
+      handler: {
+        message: (_topic, sequence, payload) => this.#message(sequence, payload),
+        connected: () => {
+          this.#isConnected = true;
+        },
+        disconnected: () => {
+          this.#isConnected = false;
+          this.#mayBeAnother = true;
+          init.counters.disconnects++;
+        },
+        malformed: () => this.#malformed(),
+      },
+    });
+  }
+
+  get isConnected(): boolean {
+    return this.#isConnected;
+  }
+
+  /** Pages of which at least one part is in the store. */
+  get pages(): number {
+    return this.#pages.size;
+  }
+
+  get sequence(): number | undefined {
+    return this.#sequence;
+  }
+
+  /** Ranges [from, to) of the prompt's pages that are whole in the store, flat and rising. */
+  hitsOf(tokens: Uint32Array): Uint32Array {
+    if (this.#pages.size === 0) return noHits;
+    const ranges: number[] = [];
+    this.#hasher.hash(tokens, (page, index) => {
+      if (!this.#pages.has(page)) return;
+      if (ranges.at(-1) === index) ranges[ranges.length - 1] = index + 1;
+      else ranges.push(index, index + 1);
+    });
+    return ranges.length === 0 ? noHits : Uint32Array.from(ranges);
+  }
+
+  stored(bytes: Buffer, start: number, length: number): void {
+    const { counters } = this.#init;
+    const keys = this.#keys;
+    if (!keys.read(bytes, start, length)) {
+      counters.foreign++;
+      return;
+    }
+    counters.stored++;
+    if (this.#pages.add(keys.page, keys.part)) return;
+    const pages = this.#pages.size;
+    this.#pages.clear();
+    this.#pages.add(keys.page, keys.part);
+    this.#warn(
+      ++counters.overflows,
+      { pages },
+      "a shared cache has more pages than are kept track of: all are forgotten",
+    );
+  }
+
+  removed(bytes: Buffer, start: number, length: number): void {
+    const { counters } = this.#init;
+    const keys = this.#keys;
+    if (!keys.read(bytes, start, length)) {
+      counters.foreign++;
+      return;
+    }
+    counters.removed++;
+    this.#pages.remove(keys.page, keys.part);
+  }
+
+  keyless(): void {
+    this.#warn(
+      ++this.#init.counters.keyless,
+      {},
+      "a shared cache's events name no objects (emit_object_key is off): nothing is known of it",
+    );
+  }
+
+  async close(): Promise<void> {
+    await this.#source.close();
+    this.#pages.clear();
+  }
+
+  #message(sequence: number, payload: Buffer): void {
+    const { counters } = this.#init;
+    const previous = this.#sequence;
+    const mayBeAnother = this.#mayBeAnother;
+    if (sequence === previous && !mayBeAnother) return;
+    if (previous !== undefined && sequence !== previous + 1) {
+      this.#pages.clear();
+      this.#warn(
+        ++counters.gaps,
+        { previous, sequence },
+        "events of a shared cache were missed: what it had is forgotten",
+      );
+    }
+    this.#mayBeAnother = false;
+    // What a batch that cannot be read has told is missed: the next one follows on nothing.
+    if (!this.#batches.read(payload, this)) {
+      this.#malformed();
+      return;
+    }
+    counters.batches++;
+    this.#sequence = sequence;
+  }
+
+  #malformed(): void {
+    this.#warn(++this.#init.counters.malformed, {}, "an event of a shared cache cannot be read");
+  }
+
+  /** Ever more rarely: what goes wrong once may go wrong with every message. */
+  #warn(count: number, detail: Readonly<Record<string, unknown>>, message: string): void {
+    if ((count & (count - 1)) === 0) this.#init.log.warn({ endpoint: this.#init.endpoint, count, ...detail }, message);
+  }
+}
