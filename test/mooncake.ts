@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { encode } from "@msgpack/msgpack";
 import { Publisher } from "zeromq";
-import type { HicacheLayout } from "../src/dynamo/model-card/hicache-card.ts";
+import type { HicacheLayout } from "../src/dynamo/model-card/model-card.ts";
 
 export const plainLayout: HicacheLayout = {
   backend: "mooncake",

@@ -1,5 +1,4 @@
 /** A worker's ModelDeploymentCard: what it serves and with which files a prompt becomes its tokens. */
-import type { HicacheCard } from "./hicache-card.ts";
 
 export type WorkerRole = "aggregated" | "prefill" | "decode" | "encode";
 
@@ -57,6 +56,29 @@ export interface ChatConfig {
   /** The card asks for additions to the prompt (`prompt_context`). */
   readonly hasPromptContext: boolean;
 }
+
+/** What must agree between workers that read each other's pages. */
+export interface HicacheLayout {
+  /** "mooncake"; others are not followed. */
+  readonly backend: string;
+  /** Tokens. */
+  readonly pageSize: number;
+  readonly tpSize: number;
+  readonly ppSize: number;
+  readonly isMla: boolean;
+  /** Pages are of token pairs, as speculative decoding with EAGLE has them. */
+  readonly isEagle: boolean;
+  readonly tpLcmSize: number | undefined;
+  readonly splitsHeads: boolean;
+  readonly extraBackendTag: string | undefined;
+  /** All that stands before a page's hash in its keys, without the underscore between; workers before 1.6 do not say. */
+  readonly keyPrefix: string | undefined;
+}
+
+/** What a card says of a shared cache. One that cannot be read makes the worker none the worse: it is as if it had none. */
+export type HicacheCard =
+  | { readonly kind: "hicache"; readonly layout: HicacheLayout; readonly eventsEndpoint: string | undefined }
+  | { readonly kind: "unreadable"; readonly reason: string };
 
 export interface RuntimeConfig {
   readonly totalKvBlocks: number | undefined;

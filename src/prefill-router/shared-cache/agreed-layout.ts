@@ -2,7 +2,7 @@
  * What the workers of one stage say of the store behind their caches, taken together: one layout and one place of events, or why there is none. Workers
  * that say nothing, or nothing that can be read, have no voice; of those that do, one that differs is enough to trust no look-up.
  */
-import type { HicacheCard, HicacheLayout } from "../../dynamo/model-card/hicache-card.ts";
+import type { HicacheCard, HicacheLayout } from "../../dynamo/model-card/model-card.ts";
 import { endpointFault } from "../service/zmq-endpoint.ts";
 import { maxPartsPerPage, partsPerPage } from "./object-keys.ts";
 

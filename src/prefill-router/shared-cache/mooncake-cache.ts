@@ -8,8 +8,8 @@ import {
   openMessageSource,
 } from "../../data/kv-events/message-source.ts";
 import { MooncakeBatchReader, type ObjectEvents } from "../../dynamo/kv-events/mooncake-batch.ts";
-import type { HicacheLayout } from "../../dynamo/model-card/hicache-card.ts";
-import type { Logger } from "../../telemetry/log.ts";
+import type { HicacheLayout } from "../../dynamo/model-card/model-card.ts";
+import { isLoggedAt, type Logger } from "../../telemetry/log.ts";
 import { ObjectKeyReader, partsPerPage } from "./object-keys.ts";
 import { PageHasher } from "./page-hashes.ts";
 import { PageTable } from "./page-table.ts";
@@ -24,10 +24,12 @@ export interface MooncakeCacheInit {
   readonly counters: SharedCacheCounters;
   readonly log: Logger;
   readonly open?: OpenSource;
+  /** Of pages that have up to 32 parts; fewer where they have more. */
+  readonly maxPages?: number;
 }
 
-/** Dynamo's bound, of objects there and of pages here: about 100 MB. */
-const maxPages = 1_000_000;
+/** Dynamo's bound, of objects and groups there and of pages here. */
+const defaultMaxPages = 1_000_000;
 const noHits = new Uint32Array(0);
 
 export class MooncakeCache implements ObjectEvents {
@@ -44,7 +46,7 @@ export class MooncakeCache implements ObjectEvents {
   #mayBeAnother = false;
 
   constructor(init: MooncakeCacheInit) {
-    const { endpoint, layout, log, open = openMessageSource } = init;
+    const { endpoint, layout, log, open = openMessageSource, maxPages = defaultMaxPages } = init;
     const parts = partsPerPage(layout);
     this.#init = init;
     this.#keys = new ObjectKeyReader(layout);
@@ -165,8 +167,7 @@ export class MooncakeCache implements ObjectEvents {
     this.#warn(++this.#init.counters.malformed, {}, "an event of a shared cache cannot be read");
   }
 
-  /** Ever more rarely: what goes wrong once may go wrong with every message. */
   #warn(count: number, detail: Readonly<Record<string, unknown>>, message: string): void {
-    if ((count & (count - 1)) === 0) this.#init.log.warn({ endpoint: this.#init.endpoint, count, ...detail }, message);
+    if (isLoggedAt(count)) this.#init.log.warn({ endpoint: this.#init.endpoint, count, ...detail }, message);
   }
 }

@@ -2,7 +2,7 @@
  * The objects that one page of KV cache is stored as: `[prefix_]<page hash in hex><suffix>`, one suffix for each part that a rank of the engine writes.
  * A page can be read where all of its parts are there. (SGLang: mem_cache/storage/mooncake_store; Dynamo 1.6.1: dynamo-llm, src/kv_router/shared_cache.rs.)
  */
-import type { HicacheLayout } from "../../dynamo/model-card/hicache-card.ts";
+import type { HicacheLayout } from "../../dynamo/model-card/model-card.ts";
 
 /** More than any engine has ranks; a layout of more cannot be true. */
 export const maxPartsPerPage = 1024;

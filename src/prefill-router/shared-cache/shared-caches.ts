@@ -2,7 +2,7 @@
  * The caches behind the workers of one worker set that all workers of a stage share: follows what the workers' cards say of them, one Mooncake cache for
  * each place of events and layout, and looks prompts up in it. A look-up is in memory and never fails; where nothing is known it finds nothing.
  */
-import type { HicacheCard } from "../../dynamo/model-card/hicache-card.ts";
+import type { HicacheCard } from "../../dynamo/model-card/model-card.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { SharedHits, Stage } from "../contracts.ts";
 import { type Agreement, agreementOf } from "./agreed-layout.ts";

@@ -29,6 +29,7 @@ describe("the router's configuration", () => {
       activeRequestExpirySecs: 300,
     });
     expect(stageSettings(config).sharedCacheMultiplier).toBe(0);
+    expect(stageSettings({ ...config, sharedCacheType: "hicache" }).sharedCacheMultiplier).toBe(0.5);
   });
 
   it.each([
@@ -51,6 +52,11 @@ describe("the router's configuration", () => {
     ],
     [{ DYN_ROUTER_CONDITIONAL_DISAGG_POLICY: "wild" }, { conditionalDisaggPolicy: "isl_bounding" }],
     [{ DYN_ROUTER_LOAD_AWARE: "1" }, { overlapScoreCredit: 0, useKvEvents: false, routerAssumeKvReuse: false }],
+    [
+      { DYN_SHARED_CACHE_TYPE: "hicache", DYN_MOONCAKE_KV_EVENTS_ENDPOINT: "tcp://mooncake:5557" },
+      { sharedCacheType: "hicache", mooncakeKvEventsEndpoint: "tcp://mooncake:5557", sharedCacheMultiplier: undefined },
+    ],
+    [{ DYN_MOONCAKE_KV_EVENTS_ENDPOINT: "" }, { mooncakeKvEventsEndpoint: undefined }],
     [{ DYN_ACTIVE_DECODE_BLOCKS_THRESHOLD: "0.9" }, { activeDecodeBlocksThreshold: 0.9 }],
   ])("reads %j", (environment, expected) => {
     const { config, faults } = routerConfigFromEnvironment(environment);
@@ -78,6 +84,7 @@ describe("the router's configuration", () => {
     ],
     [{ DYN_ROUTER_EVENT_THREADS: "0" }, ["DYN_ROUTER_EVENT_THREADS must be at least 1, not 0"]],
     [{ DYN_ROUTER_QUEUE_POLICY: "sjf" }, ["DYN_ROUTER_QUEUE_POLICY=sjf: fcfs, lcfs, wspt expected"]],
+    [{ DYN_SHARED_CACHE_TYPE: "rdma" }, ["DYN_SHARED_CACHE_TYPE=rdma: none, hicache expected"]],
     [{ DYN_ROUTER_PREFILL_LOAD_MODEL: "aic" }, ["routerPrefillLoadModel ais is not supported"]],
     [
       { DYN_ROUTER_TRACKING_KEY_ID: "k" },

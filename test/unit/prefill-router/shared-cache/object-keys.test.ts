@@ -1,6 +1,6 @@
 /** Keys of the objects a page is stored as. The vectors are facts of SGLang's key scheme as Dynamo 1.6.1 tests it. */
 import { describe, expect, it } from "@jest/globals";
-import type { HicacheLayout } from "../../../../src/dynamo/model-card/hicache-card.ts";
+import type { HicacheLayout } from "../../../../src/dynamo/model-card/model-card.ts";
 import {
   keyPrefixOf,
   keySuffixesOf,
