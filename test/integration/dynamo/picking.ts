@@ -162,7 +162,10 @@ const startWithinMs = 60_000;
 const readyWithinMs = 20_000;
 const fullDuplex = { requestBodyMode: 4, responseBodyMode: 4, sendBodyWithoutWaitingForHeaderResponse: false } as const;
 
-export async function startPicking(site: PeerSite, options: PickingOptions = {}): Promise<Picking> {
+export async function startPicking(
+  site: Pick<PeerSite, "environment">,
+  options: PickingOptions = {},
+): Promise<Picking> {
   const scratch = mkdtempSync(join(tmpdir(), "signalbox-picking-"));
   const file = join(scratch, "epp.yaml");
   writeFileSync(file, stringify(configOf(options)));
