@@ -130,6 +130,7 @@ describe("what a store is believed to have", () => {
       if (how === 0) mooncake.sequence += 1 + random(3);
       if (how === 1) mooncake.sequence = random(mooncake.sequence + 1);
       if (how === 2) await mooncake.send(["", sequenceFrame(mooncake.sequence++), "nonsense"]);
+      if (how === 5) await mooncake.send(["", sequenceFrame(random(mooncake.sequence + 5)), "nonsense"]);
       if (how === 3) await mooncake.send(["", sequenceFrame(mooncake.sequence++), encodePositionalBatch(events)]);
       else await mooncake.publish(events);
       if (how === 4) {

@@ -7,7 +7,7 @@ import {
   type MessageSourceOptions,
   openMessageSource,
 } from "../../data/kv-events/message-source.ts";
-import { MooncakeBatchReader, type ObjectEvents } from "../../dynamo/kv-events/mooncake-batch.ts";
+import { MooncakeBatchReader, objectEvents } from "../../dynamo/kv-events/mooncake-batch.ts";
 import type { HicacheLayout } from "../../dynamo/model-card/model-card.ts";
 import { isLoggedAt, type Logger } from "../../telemetry/log.ts";
 import { ObjectKeyReader, partsPerPage } from "./object-keys.ts";
@@ -32,7 +32,7 @@ export interface MooncakeCacheInit {
 const defaultMaxPages = 1_000_000;
 const noHits = new Uint32Array(0);
 
-export class MooncakeCache implements ObjectEvents {
+export class MooncakeCache {
   readonly #init: MooncakeCacheInit;
   readonly #batches = new MooncakeBatchReader();
   readonly #keys: ObjectKeyReader;
@@ -97,44 +97,6 @@ export class MooncakeCache implements ObjectEvents {
     return ranges.length === 0 ? noHits : Uint32Array.from(ranges);
   }
 
-  stored(bytes: Buffer, start: number, length: number): void {
-    const { counters } = this.#init;
-    const keys = this.#keys;
-    if (!keys.read(bytes, start, length)) {
-      counters.foreign++;
-      return;
-    }
-    counters.stored++;
-    if (this.#pages.add(keys.page, keys.part)) return;
-    const pages = this.#pages.size;
-    this.#pages.clear();
-    this.#pages.add(keys.page, keys.part);
-    this.#warn(
-      ++counters.overflows,
-      { pages },
-      "a shared cache has more pages than are kept track of: all are forgotten",
-    );
-  }
-
-  removed(bytes: Buffer, start: number, length: number): void {
-    const { counters } = this.#init;
-    const keys = this.#keys;
-    if (!keys.read(bytes, start, length)) {
-      counters.foreign++;
-      return;
-    }
-    counters.removed++;
-    this.#pages.remove(keys.page, keys.part);
-  }
-
-  keyless(): void {
-    this.#warn(
-      ++this.#init.counters.keyless,
-      {},
-      "a shared cache's events name no objects (emit_object_key is off): nothing is known of it",
-    );
-  }
-
   async close(): Promise<void> {
     await this.#source.close();
     this.#pages.clear();
@@ -144,6 +106,11 @@ export class MooncakeCache implements ObjectEvents {
     const { counters } = this.#init;
     const previous = this.#sequence;
     const mayBeAnother = this.#mayBeAnother;
+    // What it would have told is missed: the batch after it follows on nothing.
+    if (!this.#batches.read(payload)) {
+      this.#malformed();
+      return;
+    }
     if (sequence === previous && !mayBeAnother) return;
     if (previous !== undefined && sequence !== previous + 1) {
       this.#pages.clear();
@@ -154,13 +121,49 @@ export class MooncakeCache implements ObjectEvents {
       );
     }
     this.#mayBeAnother = false;
-    // What a batch that cannot be read has told is missed: the next one follows on nothing.
-    if (!this.#batches.read(payload, this)) {
-      this.#malformed();
-      return;
-    }
+    this.#apply(payload);
     counters.batches++;
     this.#sequence = sequence;
+  }
+
+  #apply(payload: Buffer): void {
+    const { counters } = this.#init;
+    const batch = this.#batches;
+    const keys = this.#keys;
+    for (let event = 0; event < batch.count; event++) {
+      const kind = batch.kindOf(event);
+      if (kind === objectEvents.keyless) this.#noteKeyless();
+      else if (!keys.read(payload, batch.startOf(event), batch.lengthOf(event))) counters.foreign++;
+      else if (kind === objectEvents.stored) this.#stored(keys.page, keys.part);
+      else this.#removed(keys.page, keys.part);
+    }
+  }
+
+  #stored(page: string, part: number): void {
+    const { counters } = this.#init;
+    counters.stored++;
+    if (this.#pages.add(page, part)) return;
+    const pages = this.#pages.size;
+    this.#pages.clear();
+    this.#pages.add(page, part);
+    this.#warn(
+      ++counters.overflows,
+      { pages },
+      "a shared cache has more pages than are kept track of: all are forgotten",
+    );
+  }
+
+  #removed(page: string, part: number): void {
+    this.#init.counters.removed++;
+    this.#pages.remove(page, part);
+  }
+
+  #noteKeyless(): void {
+    this.#warn(
+      ++this.#init.counters.keyless,
+      {},
+      "a shared cache's events name no objects (emit_object_key is off): nothing is known of it",
+    );
   }
 
   #malformed(): void {

@@ -13,6 +13,7 @@ import sys
 answers = os.fdopen(os.dup(1), "w", buffering=1)
 quiet = os.open(os.devnull, os.O_WRONLY)
 os.dup2(quiet, 1)
+os.environ["DYN_LOG"] = "off"
 
 from dynamo._core import DistributedRuntime, KvRouter, KvRouterConfig  # noqa: E402: what it prints at loading is no answer
 

@@ -111,7 +111,9 @@ describe("a Mooncake store", () => {
     source.say(1, storedPages(hashes));
     source.handler.message(Buffer.alloc(0), 2, Buffer.from("garbage"));
     source.handler.malformed?.();
-    expect(counters).toMatchObject({ malformed: 2, gaps: 0 });
+    // A stranger's number says nothing of ours.
+    source.handler.message(Buffer.alloc(0), 77, Buffer.from("garbage"));
+    expect(counters).toMatchObject({ malformed: 3, gaps: 0 });
     expect(hits()).toEqual([0, 3]);
     source.say(3, []);
     expect(counters.gaps).toBe(1);
