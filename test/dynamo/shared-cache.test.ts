@@ -148,6 +148,56 @@ describe("what a store is believed to have", () => {
   });
 });
 
+describe("what workers say of a store", () => {
+  it("counts for us as for Dynamo: nothing while they differ, and nothing of before when they agree again", async () => {
+    const site = fixture.site();
+    const mooncake = fixture.keep(await startMooncake());
+    const layout = { ...plainLayout, pageSize: 16 };
+    const saying = (changes: Partial<HicacheLayout>) => ({
+      runtimeData: runtimeData({ ...layout, ...changes }, mooncake.endpoint),
+    });
+    await fixture.peer(site, saying({}));
+    const oracle = await open(site.environment, 16, 0.5);
+    const picking = await fixture.picker(site, { environment: { DYN_SHARED_CACHE_TYPE: "hicache" } });
+    const prompt = Array.from({ length: 40 }, (_, index) => index);
+    const known = async () => ({
+      theirs: (await oracle.ask<Scores>("scores", { tokens: prompt })).shared.ranges.length,
+      ours: (await picking.set()).sharedCache?.stages.decode.pages,
+    });
+    const reaches = async (what: string, theirs: number, ours: number): Promise<void> => {
+      let last: unknown;
+      await eventually(what, async () => {
+        last = await known();
+        return JSON.stringify(last) === JSON.stringify({ theirs, ours });
+      }).catch((error: unknown) => {
+        throw new Error(`not ${what}: ${JSON.stringify(last)}`, { cause: error });
+      });
+    };
+    /** Either may subscribe a while after the other. */
+    const publishUntilKnown = async (): Promise<void> => {
+      await eventually("both follow the store", async () => {
+        await mooncake.publish(storedPages(pageHashes(prompt, 16)));
+        const { theirs, ours } = await known();
+        return theirs === 1 && ours === 2;
+      });
+    };
+    await publishUntilKnown();
+    // A worker without a store, and one that says what cannot be read, have no voice.
+    await fixture.peer(site, {});
+    const unreadable = await fixture.peer(site, { runtimeData: { sglang_hicache_mooncake: { backend: 7 } } });
+    await eventually("three workers", async () => (await picking.workers()).length === 3);
+    await reaches("still known", 1, 2);
+    await unreadable.close();
+    const odd = await fixture.peer(site, saying({ keyPrefix: "odd" }));
+    await reaches("they differ", 0, 0);
+    await odd.close();
+    await eventually("two workers", async () => (await picking.workers()).length === 2);
+    await eventually("they agree", async () => (await picking.set()).sharedCache?.stages.decode.state === "following");
+    await reaches("nothing of before", 0, 0);
+    await publishUntilKnown();
+  });
+});
+
 describe("who is chosen because of a store", () => {
   const blockSize = 16;
   const multiplier = 0.47;

@@ -162,7 +162,7 @@ export class MooncakeCache {
     this.#warn(
       ++this.#init.counters.keyless,
       {},
-      "a shared cache's events name no objects (emit_object_key is off): nothing is known of it",
+      "a shared cache's events name no objects (the master's kv_events_emit_object_key is off): nothing is known of it",
     );
   }
 

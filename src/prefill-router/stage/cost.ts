@@ -23,6 +23,7 @@ export class CostFunction {
   #subtractsFromDecode = false;
   #usesCache = false;
   #sharedHits: Uint32Array | undefined;
+  #sharedBlocks = 0;
 
   prefillBlocks = 0;
   decodeBlocks = 0;
@@ -75,18 +76,19 @@ export class CostFunction {
     let decay = 1;
     let credit = 0;
     let cached = 0;
+    this.#sharedBlocks = 0;
     if (this.#usesCache) {
       cached = cachedTokens;
       if (this.#decays) {
         const excess = Math.max(0, activePrefillTokens - this.#leastActiveTokens) / this.#blockSize;
         decay = 1 / (1 + settings.overlapScoreCreditDecay * (excess / this.#requestBlocks));
       }
-      const shared = this.#sharedHits === undefined ? 0 : blocksBeyond(this.#sharedHits, device);
+      if (this.#sharedHits !== undefined) this.#sharedBlocks = blocksBeyond(this.#sharedHits, device);
       credit =
         settings.overlapScoreCredit * decay * device +
         settings.hostCacheHitWeight * host +
         settings.diskCacheHitWeight * disk +
-        settings.sharedCacheMultiplier * shared;
+        settings.sharedCacheMultiplier * this.#sharedBlocks;
     }
     const requestCost = settings.decodeActiveRequestWeight * activeRequests;
     let prefill = 0;
@@ -117,6 +119,7 @@ export class CostFunction {
       creditBlocks: this.creditBlocks,
       creditDecay: this.creditDecay,
       taintMultiplier: this.taintMultiplier,
+      ...(this.#sharedHits === undefined ? {} : { sharedBlocks: this.#sharedBlocks }),
     };
   }
 }
