@@ -5,7 +5,7 @@ import { type OwnBooking, RemoteBookings } from "../../../../src/prefill-router/
 import { createReplicaCounters } from "../../../../src/prefill-router/replica-sync/replica-counters.ts";
 import { createWorkerStage } from "../../../../src/prefill-router/stage/worker-stage.ts";
 import fc from "../../../properties.ts";
-import { chain, worker } from "../stage/fleet.ts";
+import { chain, unmodeled, worker } from "../stage/fleet.ts";
 
 const free: ActiveSequenceChange = { kind: "free" };
 const mark: ActiveSequenceChange = { kind: "prefill-completed" };
@@ -92,7 +92,7 @@ describe("bookings of other routers", () => {
   it("leave own bookings of the same id alone, but for a mark", () => {
     const own = new Map<string, OwnBooking>();
     const { stage, remote, load } = build(own);
-    const booking = stage.bookRemote("a", { workerId: 1n, dpRank: 0 }, chain(1), 8, undefined, 0);
+    const booking = stage.bookRemote("a", { workerId: 1n, dpRank: 0 }, chain(1), unmodeled(8), undefined, 0);
     own.set("a", { booking, workerId: 1n, dpRank: 0 });
     remote.apply(event(add), 5n);
     expect(remote.apply(event(free), 5n)).toBe(false);

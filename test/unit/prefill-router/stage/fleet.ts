@@ -2,7 +2,7 @@
 import type { KvMatches } from "../../../../src/data/prefix-index/kv-index.ts";
 import { defaultRouterConfig, type StageSettings, stageSettings } from "../../../../src/prefill-router/config.ts";
 import type { RouterWorker } from "../../../../src/prefill-router/contracts.ts";
-import type { Selected, StageRequest, WorkerStage } from "../../../../src/prefill-router/stage.ts";
+import type { PrefillLoad, Selected, StageRequest, WorkerStage } from "../../../../src/prefill-router/stage.ts";
 
 export function worker(id: number, members: Partial<RouterWorker> = {}): RouterWorker {
   return {
@@ -52,6 +52,11 @@ export function request(members: Partial<StageRequest> = {}): StageRequest {
     settings: plainSettings,
     ...members,
   };
+}
+
+/** Prompt tokens of which nobody says how long they take. */
+export function unmodeled(prefillTokens: number): PrefillLoad {
+  return { prefillTokens, expectedPrefillMs: undefined };
 }
 
 /** Matches by holder, in the order of the ranks. */
