@@ -83,6 +83,8 @@ export class SetRuntime {
         blockSize: card.kvCacheBlockSize,
         busyThresholds: settings.busyThresholds,
         needsBatchedTokens: planConfig.profile.classes.some(hasQueue),
+        prefillLoad: settings.prefillLoad,
+        now,
         random,
       });
     this.stages = { prefill: stage("prefill"), decode: stage("decode") };
@@ -247,6 +249,7 @@ export class SetRuntime {
       suspects: this.suspects.excluded.map(String),
       index: sizeOf(this.indexSize),
       router: this.router.snapshot(),
+      prefillLoad: this.#init.settings.prefillLoad?.state() ?? null,
       replicas: this.replicas.state(),
       events:
         this.ingest === undefined
