@@ -23,9 +23,9 @@ function event(change: ActiveSequenceChange, members: Partial<ActiveSequenceEven
 }
 
 function build(own: ReadonlyMap<string, OwnBooking> = new Map(), capacity?: number) {
-  const stage = createWorkerStage({ stage: "decode", blockSize: 8 });
-  for (const id of [1, 2]) stage.upsertWorker(worker(id));
   const clock = { nowMs: 0 };
+  const stage = createWorkerStage({ stage: "decode", blockSize: 8, now: () => clock.nowMs });
+  for (const id of [1, 2]) stage.upsertWorker(worker(id));
   const counters = createReplicaCounters();
   const remote = new RemoteBookings({
     stage,
@@ -86,6 +86,17 @@ describe("bookings of other routers", () => {
     const { remote, load } = build();
     remote.apply(event(add), 5n);
     expect(remote.apply(event(mark, { routerId: 1n }), 77n)).toBe(true);
+    expect(load()).toEqual([1, 3, 0]);
+  });
+
+  it("shrink from when they were heard of where their router says how long they take", () => {
+    const { clock, remote, load } = build();
+    clock.nowMs = 100;
+    remote.apply(event({ ...add, expectedPrefillMs: 40 }), 5n);
+    expect(load()).toEqual([1, 3, 20]);
+    clock.nowMs = 120;
+    expect(load()).toEqual([1, 3, 10]);
+    remote.apply(event(mark), 5n);
     expect(load()).toEqual([1, 3, 0]);
   });
 

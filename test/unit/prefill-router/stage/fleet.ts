@@ -67,8 +67,8 @@ export function matches(...device: readonly number[]): KvMatches {
 export const first = () => 0;
 
 /** What is chosen; fails where nothing is. */
-export function select(stage: WorkerStage, of: StageRequest, random: () => number = first): Selected {
-  const selection = stage.select(of, 0, random);
+export function select(stage: WorkerStage, of: StageRequest, random: () => number = first, nowMs = 0): Selected {
+  const selection = stage.select(of, nowMs, random);
   if (selection.kind === "none") throw new Error(selection.message);
   return selection;
 }
