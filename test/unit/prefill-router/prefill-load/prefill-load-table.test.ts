@@ -1,4 +1,6 @@
 /** Tables of prefill durations: what they predict between, before and beyond their points, and which are refused. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, it } from "@jest/globals";
 import {
   type PrefillLoadTable,
@@ -45,6 +47,20 @@ describe("a table of prefill durations", () => {
     { of: "more of both", tokens: 211, prefix: 200, ms: 420 + 840 },
   ])("predicts for $of", ({ tokens, prefix, ms }) => {
     expect(tableOf({}).predictMs(tokens, prefix)).toBeCloseTo(ms, 9);
+  });
+
+  it("is off by less than 1 % from what the estimator says directly, where it was written by the package's script", () => {
+    const fixtures = join(import.meta.dirname, "../../../fixtures/prefill-load");
+    const read = parsePrefillLoadTable(readFileSync(join(fixtures, "table.json"), "utf8"));
+    if (read.kind !== "table") throw new Error(read.fault);
+    const { predictions } = JSON.parse(readFileSync(join(fixtures, "direct.json"), "utf8")) as {
+      readonly predictions: readonly (readonly [tokens: number, prefix: number, ms: number])[];
+    };
+    expect(read.table.estimator).toBe("aiconfigurator_core 0.12.0");
+    const off = predictions.map(([tokens, prefix, ms]) => Math.abs(read.table.predictMs(tokens, prefix) / ms - 1));
+    expect(off).toHaveLength(400);
+    expect(Math.max(...off)).toBeLessThan(0.01);
+    expect(off.reduce((sum, one) => sum + one, 0) / off.length).toBeLessThan(0.002);
   });
 
   it("may have one point, which then holds for all", () => {
