@@ -9,9 +9,12 @@ import type { Environment } from "../../../src/prefill-router/settings/environme
 import fc from "../../properties.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "signalbox-prefill-load-"));
-const standIn = join(import.meta.dirname, "../../fixtures/aisimulate");
-const withStandIn = { PATH: process.env["PATH"], PYTHONPATH: standIn, PYTHONDONTWRITEBYTECODE: "1" };
+const standIns = join(import.meta.dirname, "../../fixtures/aisimulate");
+const python = { PATH: process.env["PATH"], PYTHONDONTWRITEBYTECODE: "1" };
+const withStandIn = { ...python, PYTHONPATH: join(standIns, "current") };
+const withOlder = { ...python, PYTHONPATH: join(standIns, "older") };
 const described = { DYN_AIS_BACKEND: "vllm", DYN_AIS_SYSTEM: "h200_sxm", DYN_AIS_MODEL_PATH: "m" };
+const whole = { backend: "vllm", system: "h200_sxm", model: "m", worker_type: "prefill" };
 const ais = { DYN_ROUTER_PREFILL_LOAD_MODEL: "ais" };
 
 afterAll(() => rmSync(scratch, { recursive: true, force: true }));
@@ -62,6 +65,14 @@ describe("the prefill-load model", () => {
     expect([again.faults, again.settings.prefillLoad]).toEqual([[], table]);
   }, 60_000);
 
+  it("asks AIConfigurator, as AISimulate was called, in its own words", () => {
+    const environment = { ...withOlder, ...described, ...ais, DYN_AIS_TP_SIZE: "4", DYN_AIS_MODEL_PATH: "older" };
+    const { settings, faults } = readFleetSettings(environment, {});
+    expect(faults).toEqual([]);
+    expect(settings.prefillLoad?.estimator).toBe("aiconfigurator_core of unknown version");
+    expect(settings.prefillLoad?.predictMs(1000, 64)).toBe(4000);
+  });
+
   it.each<[string, Environment, string | RegExp]>([
     [
       "nothing says what to ask",
@@ -90,8 +101,13 @@ describe("the prefill-load model", () => {
       /^routerPrefillLoadModel ais: no-such-python cannot be run \(.*ENOENT.*\); a table made elsewhere may be given as routerPrefillLoadTable$/,
     ],
     [
+      "only AISimulate would know what is asked",
+      { ...withOlder, ...ais, DYN_AIS_PERF_CONFIG: JSON.stringify({ ...whole, speculation: { kind: "ngram" } }) },
+      "routerPrefillLoadModel ais: prefill-load-table: aiconfigurator_core does not know speculation; a table made elsewhere may be given as routerPrefillLoadTable",
+    ],
+    [
       "AISimulate is not installed",
-      { ...withStandIn, PYTHONPATH: "", ...ais, ...described, DYN_AIS_MODEL_PATH: "another" },
+      { ...python, ...ais, ...described, DYN_AIS_MODEL_PATH: "another" },
       "routerPrefillLoadModel ais: prefill-load-table: neither aisimulate_core nor aiconfigurator_core is installed here; a table made elsewhere may be given as routerPrefillLoadTable",
     ],
     [
