@@ -85,9 +85,10 @@ export class ActivePrefills {
     this.#columns.prefillTokens[slot] = this.#activeTokens(slot, nowMs);
   }
 
-  /** Brings the columns to a time; to be called before they are read. */
-  refresh(nowMs: number): void {
+  /** Brings the columns to a time, or to now; to be called before they are read. */
+  refresh(timeMs?: number): void {
     if (this.#allModeled === 0) return;
+    const nowMs = timeMs ?? this.#now();
     const { prefillTokens } = this.#columns;
     for (let slot = 0; slot < this.#modeled.length; slot++) {
       if (this.#modeled[slot]! > 0) prefillTokens[slot] = this.#activeTokens(slot, nowMs);

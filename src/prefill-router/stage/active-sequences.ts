@@ -53,9 +53,9 @@ export class ActiveSequences {
     return this.#blocks;
   }
 
-  /** Brings `prefillTokens` of the columns to a time. */
-  refreshPrefills(nowMs: number): void {
-    this.#prefills.refresh(nowMs);
+  /** Brings `prefillTokens` of the columns to a time, or to now. */
+  refreshPrefills(timeMs?: number): void {
+    this.#prefills.refresh(timeMs);
   }
 
   get(id: string): RankBooking | undefined {

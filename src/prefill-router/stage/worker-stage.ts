@@ -67,15 +67,14 @@ class RankedStage implements WorkerStage {
   readonly #observers = new Set<StageObserver>();
   readonly #events: BookingEvents;
   readonly #prefillLoad: PrefillLoadEstimator | undefined;
-  readonly #now: () => number;
 
   constructor(options: WorkerStageOptions) {
     this.stage = options.stage;
     this.#prefillLoad = options.prefillLoad;
-    this.#now = options.now ?? (() => performance.now());
     this.#overload = new OverloadWatch(options.busyThresholds ?? noThresholds);
     const secrets = createAddressSecrets(options.random ?? Math.random);
-    this.#sequences = new ActiveSequences(this.#columns, this.#overload, secrets, this.#now);
+    const now = options.now ?? (() => performance.now());
+    this.#sequences = new ActiveSequences(this.#columns, this.#overload, secrets, now);
     this.#workers = new StageWorkers(this.#columns, this.#overload, this.#sequences);
     const needsBatchedTokens = options.needsBatchedTokens ?? false;
     this.#eligible = new Eligibility({ stage: options.stage, needsBatchedTokens }, this.#overload);
@@ -181,7 +180,7 @@ class RankedStage implements WorkerStage {
   isSaturated(request: StageRequest, threshold: number, thresholdTokens: number = Number.POSITIVE_INFINITY): boolean {
     const eligible = this.#eligible;
     if (eligible.gather(this.#workers.list, this.#workers.byId, request, true) !== undefined) return false;
-    this.#sequences.refreshPrefills(this.#now());
+    this.#sequences.refreshPrefills();
     for (let index = 0; index < eligible.count; index++) {
       const active = this.#columns.prefillTokens[eligible.slots[index] ?? 0] ?? 0;
       const capacity = eligible.workers[index]?.worker.maxNumBatchedTokens ?? assumedMaxBatchedTokens;
@@ -257,7 +256,7 @@ class RankedStage implements WorkerStage {
 
   #loads(blocksOf: (slot: number) => number, addedTokensOf: (slot: number) => number): readonly RankLoad[] {
     const columns = this.#columns;
-    this.#sequences.refreshPrefills(this.#now());
+    this.#sequences.refreshPrefills();
     return this.#workers.list.flatMap(({ worker, slots }) =>
       Array.from(slots, (slot) => ({
         workerId: worker.id,
