@@ -4,8 +4,13 @@
  */
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { workerOf } from "../../src/prefill-router/library.ts";
+import { createWorkerStage } from "../../src/prefill-router/stage/worker-stage.ts";
+import type { StageBooking, WorkerStage } from "../../src/prefill-router/stage.ts";
 import { until } from "../unit/dynamo/until.ts";
+import { request, select } from "../unit/prefill-router/stage/fleet.ts";
 import { send } from "./client.ts";
+import { type Oracle, startOracle } from "./oracle.ts";
 import { startReplica } from "./replica.ts";
 import { type DynamoStack, startDynamo } from "./stack.ts";
 
@@ -82,3 +87,112 @@ describe("beside a frontend of Dynamo with a prefill-load model", () => {
     await until(() => requests(first) === 2);
   });
 });
+
+/** When an answer of the oracle came about, by its clock. */
+interface Answered {
+  readonly value: number | null;
+  readonly from_ms: number;
+  readonly to_ms: number;
+}
+
+interface Booked {
+  readonly id: string;
+  readonly booking: StageBooking;
+}
+
+/** One rank, in the books of Dynamo's router and in ours, which is told by the other's clock when things happened. */
+class TwoBooks {
+  readonly #oracle: Oracle;
+  readonly #stage: WorkerStage;
+  #nowMs = 0;
+  /** How far apart the two may be, in tokens: anchors are set within the time of an answer, and a token takes ten milliseconds. */
+  #doubt = 1;
+
+  constructor(oracle: Oracle) {
+    this.#oracle = oracle;
+    this.#stage = createWorkerStage({
+      stage: "decode",
+      blockSize: 16,
+      prefillLoad: { predictMs: (count) => 10 * count },
+      now: () => this.#nowMs,
+    });
+    this.#stage.upsertWorker(workerOf({ id: 1n }));
+  }
+
+  async book(id: string, prompt: readonly number[]): Promise<Booked> {
+    await this.#ask("book", { id, token_ids: prompt });
+    const of = request({ isl: prompt.length });
+    return { id, booking: this.#stage.book(id, select(this.#stage, of, Math.random, this.#nowMs), of, this.#nowMs) };
+  }
+
+  async complete({ id, booking }: Booked): Promise<void> {
+    await this.#ask("complete", { id });
+    booking.prefillCompleted();
+  }
+
+  async free({ id, booking }: Booked): Promise<void> {
+    await this.#ask("free", { id });
+    booking.free();
+  }
+
+  async left(): Promise<{ readonly ours: number; readonly theirs: number; readonly doubt: number }> {
+    const before = this.#doubt;
+    const theirs = (await this.#ask("left", {})).value ?? -1;
+    const doubt = this.#doubt;
+    // Asking sets no anchor.
+    this.#doubt = before;
+    return { ours: this.#stage.loads()[0]?.activePrefillTokens ?? -1, theirs, doubt };
+  }
+
+  async #ask(command: string, members: object): Promise<Answered> {
+    const answered = await this.#oracle.ask<Answered>(command, members);
+    this.#nowMs = (answered.from_ms + answered.to_ms) / 2;
+    this.#doubt += (answered.to_ms - answered.from_ms) / 20;
+    return answered;
+  }
+}
+
+describe("the tokens that are left of a rank's prefills", () => {
+  it.each([
+    { seed: 1, longest: 60, load: "a backlog" },
+    { seed: 2, longest: 12, load: "little to do" },
+  ])("are those of Dynamo's router with $load, whatever ends in whatever order", async ({ seed, longest }) => {
+    const stack = await startDynamo({ workers: 1, routerMode: "none" });
+    closers.push(() => stack.close());
+    const oracle = startOracle("prefill_load.py", { ...stack.environment, ...model, DYN_LOG: "error" });
+    closers.push(() => oracle.close());
+    await oracle.ask("open", { endpoint: `${stack.namespace}.backend.generate`, block_size: 16 });
+    const books = new TwoBooks(oracle);
+    const random = seeded(seed);
+    const open: Booked[] = [];
+    let most = 0;
+    for (let step = 0; step < 120; step++) {
+      const what = random(4);
+      const index = random(Math.max(1, open.length));
+      const one = open[index];
+      if (what < 2 || one === undefined) {
+        open.push(await books.book(`r${step}`, tokens(step, 1 + random(longest))));
+      } else if (what === 2) {
+        await books.complete(one);
+      } else {
+        await books.free(one);
+        open.splice(index, 1);
+      }
+      await new Promise((resolve) => setTimeout(resolve, random(40)));
+      const { ours, theirs, doubt } = await books.left();
+      expect([step, ours, theirs, Math.abs(ours - theirs) <= doubt]).toEqual([step, ours, theirs, true]);
+      most = Math.max(most, theirs);
+    }
+    // There was something to compare.
+    expect(most).toBeGreaterThan(longest);
+  });
+});
+
+/** Random, the same each time. */
+function seeded(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 0x1_0000_0000) * below);
+  };
+}
