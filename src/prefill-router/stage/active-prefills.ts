@@ -6,9 +6,9 @@
 // biome-ignore-all lint/style/noNonNullAssertion: measured hot loops over typed arrays, whose bounds the loops keep
 import type { RankColumns } from "./rank-columns.ts";
 
-/** One request's prefill, in the list of its rank: the oldest first. A member of one list at most. */
+/** One request's prefill, linked to those before and after it on its rank. */
 export interface ActivePrefill {
-  /** Above 0 while it is in the list. */
+  /** Above 0 while it counts. */
   prefillTokens: number;
   /** How long it takes once it runs alone. Undefined: nobody knows. */
   readonly expectedPrefillMs: number | undefined;
@@ -22,7 +22,6 @@ const unknownMs = -1;
 export class ActivePrefills {
   readonly #columns: RankColumns;
   readonly #now: () => number;
-  readonly #oldest: (ActivePrefill | undefined)[] = [];
   readonly #newest: (ActivePrefill | undefined)[] = [];
   #tokens = new Float64Array(0);
   #count = new Int32Array(0);
@@ -46,10 +45,7 @@ export class ActivePrefills {
     prefill.older = newest;
     if (newest !== undefined) newest.newer = prefill;
     this.#newest[slot] = prefill;
-    if (newest === undefined) {
-      this.#oldest[slot] = prefill;
-      this.#anchor(slot, prefill, nowMs);
-    }
+    if (newest === undefined) this.#anchor(slot, prefill, nowMs);
     this.#count[slot]!++;
     this.#tokens[slot]! += prefill.prefillTokens;
     if (prefill.expectedPrefillMs !== undefined) {
@@ -64,8 +60,7 @@ export class ActivePrefills {
     const { older, newer, expectedPrefillMs } = prefill;
     prefill.older = undefined;
     prefill.newer = undefined;
-    if (older === undefined) this.#oldest[slot] = newer;
-    else older.newer = newer;
+    if (older !== undefined) older.newer = newer;
     if (newer === undefined) this.#newest[slot] = older;
     else newer.older = older;
     this.#count[slot]!--;
