@@ -246,7 +246,7 @@ export function createDynamoFamilies() {
     activePrefillTokens: named(
       "gauge",
       `${frontend}worker_active_prefill_tokens`,
-      "Prompt tokens that a rank still has to compute.",
+      "Prompt tokens that a rank still has to compute, by now where it is known how long that takes.",
       rank,
     ),
 

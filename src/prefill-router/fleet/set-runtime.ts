@@ -88,6 +88,8 @@ export class SetRuntime {
         blockSize: card.kvCacheBlockSize,
         busyThresholds: settings.busyThresholds,
         needsBatchedTokens: planConfig.profile.classes.some(hasQueue),
+        prefillLoad: settings.prefillLoad,
+        now,
         random,
       });
     this.stages = { prefill: stage("prefill"), decode: stage("decode") };
@@ -262,6 +264,7 @@ export class SetRuntime {
       index: sizeOf(this.indexSize),
       sharedCache: this.sharedCaches?.state() ?? null,
       router: this.router.snapshot(),
+      prefillLoad: this.#init.settings.prefillLoad?.state() ?? null,
       replicas: this.replicas.state(),
       events:
         this.ingest === undefined

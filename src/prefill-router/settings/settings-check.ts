@@ -31,8 +31,8 @@ export function faultsBetween(config: RouterConfig): readonly string[] {
     `conditionalDisaggPolicy ${config.conditionalDisaggPolicy} requires conditionalDisaggPrefillBusyThreshold or routerQueueThreshold`,
   );
   must(
-    config.routerPrefillLoadModel === "none",
-    `routerPrefillLoadModel ${config.routerPrefillLoadModel} is not supported`,
+    config.routerPrefillLoadModel === "none" || config.routerTrackPrefillTokens,
+    `routerPrefillLoadModel ${config.routerPrefillLoadModel} requires routerTrackPrefillTokens`,
   );
   must(!config.useRemoteIndexer, "useRemoteIndexer is not supported: every replica keeps its own index");
   must(!config.serveIndexer, "serveIndexer is not supported: workers answer for what they hold");

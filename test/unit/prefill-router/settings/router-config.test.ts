@@ -85,7 +85,11 @@ describe("the router's configuration", () => {
     [{ DYN_ROUTER_EVENT_THREADS: "0" }, ["DYN_ROUTER_EVENT_THREADS must be at least 1, not 0"]],
     [{ DYN_ROUTER_QUEUE_POLICY: "sjf" }, ["DYN_ROUTER_QUEUE_POLICY=sjf: fcfs, lcfs, wspt expected"]],
     [{ DYN_SHARED_CACHE_TYPE: "rdma" }, ["DYN_SHARED_CACHE_TYPE=rdma: none, hicache expected"]],
-    [{ DYN_ROUTER_PREFILL_LOAD_MODEL: "aic" }, ["routerPrefillLoadModel ais is not supported"]],
+    [
+      { DYN_ROUTER_PREFILL_LOAD_MODEL: "aic", DYN_ROUTER_TRACK_PREFILL_TOKENS: "0" },
+      ["routerPrefillLoadModel ais requires routerTrackPrefillTokens"],
+    ],
+    [{ DYN_ROUTER_PREFILL_LOAD_MODEL: "aix" }, ["DYN_ROUTER_PREFILL_LOAD_MODEL=aix: none, ais expected"]],
     [
       { DYN_ROUTER_TRACKING_KEY_ID: "k" },
       ["routerTrackingKeyFile and routerTrackingKeyId require routerTrackingHash keyed-xxh3-v1"],
@@ -134,14 +138,15 @@ describe("the router's configuration", () => {
   });
 
   it("lets the policy file say its part last", () => {
-    const { config } = routerConfigFromEnvironment({ DYN_ROUTER_PREDICTED_TTL_SECS: "3" });
+    const environment = { DYN_ROUTER_PREDICTED_TTL_SECS: "3", DYN_ROUTER_TRACK_PREFILL_TOKENS: "false" };
+    const { config } = routerConfigFromEnvironment(environment);
     const router = routerSettingsFromPolicy("router", {
       router_predicted_ttl_secs: null,
       router_prefill_load_model: "aic",
     });
     expect(withSettings(config, router)).toMatchObject({
       config: { routerPredictedTtlSecs: undefined, routerPrefillLoadModel: "ais" },
-      faults: ["routerPrefillLoadModel ais is not supported"],
+      faults: ["routerPrefillLoadModel ais requires routerTrackPrefillTokens"],
     });
     const unknown = routerSettingsFromPolicy("router", {
       overlap_score_credit: 1,
