@@ -28,6 +28,7 @@ export const bars: ReadonlyMap<string, Bar> = new Map([
   ["decision-4k-cpu", { limit: 300 }],
   ["decision-4000-cpu", { limit: 1_200 }],
   ["selection-256-cpu", { limit: 50 }],
+  ["selection-256-shrinking-cpu", { limit: 50 }],
   ["fleet-ready-seconds", { limit: 10 }],
   ["fleet-resident", { limit: 300 }],
   ["readiness-p99", { limit: 100 }],

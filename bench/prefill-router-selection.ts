@@ -6,7 +6,7 @@ import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { defaultRouterConfig, stageSettings } from "../src/prefill-router/config.ts";
-import { createWorkerStage } from "../src/prefill-router/stage/worker-stage.ts";
+import { createWorkerStage, type PrefillLoadEstimator } from "../src/prefill-router/stage/worker-stage.ts";
 import type { Selected, StageRequest, WorkerStage } from "../src/prefill-router/stage.ts";
 import { cpuOf, seeded, workerOf } from "./dynamo-fleet.ts";
 import { interpreterWithWheels } from "./dynamo-wheels.ts";
@@ -43,28 +43,36 @@ function requestOf(random: () => number, starts: readonly Uint32Array[]): StageR
   };
 }
 
-function selected(stage: WorkerStage, request: StageRequest, random: () => number): Selected {
-  const selection = stage.select(request, 0, random);
+function selected(stage: WorkerStage, request: StageRequest, random: () => number, nowMs = 0): Selected {
+  const selection = stage.select(request, nowMs, random);
   if (selection.kind === "none") throw new Error(selection.message);
   return selection;
 }
 
-function measureOnce(seed: number): Run {
-  const random = seeded(seed);
-  const stage = createWorkerStage({ stage: "decode", blockSize, random });
+/** With every worker, and nothing that runs. */
+function stageOf(random: () => number, prefillLoad?: PrefillLoadEstimator): WorkerStage {
+  const stage = createWorkerStage({ stage: "decode", blockSize, prefillLoad, now: () => 0, random });
   for (let id = 0; id < workers; id++) {
     const worker = workerOf(id, "aggregated");
     stage.upsertWorker(worker);
     stage.setHolder({ workerId: worker.id, dpRank: 0 }, id);
   }
+  return stage;
+}
+
+function measureOnce(seed: number): Run {
+  const random = seeded(seed);
+  const stage = stageOf(random);
   const starts = Array.from({ length: prefixes }, () =>
     Uint32Array.from({ length: promptBlocks }, () => random() * 0x1_0000_0000),
   );
   const requests = Array.from({ length: 64 }, () => requestOf(random, starts));
   const pick = (index: number): StageRequest => requests[index % requests.length] ?? requestOf(random, starts);
+  const shrinking = stageOf(random, { predictMs: (tokens) => 100 * tokens });
   for (let booked = 0; booked < workers * requestsPerWorker; booked++) {
     const request = requestOf(random, starts);
     stage.book(`load-${booked}`, selected(stage, request, random), request, 0);
+    shrinking.book(`load-${booked}`, selected(shrinking, request, random), request, 0);
   }
   const select = cpuOf(calls, (index) => {
     selected(stage, pick(index), random);
@@ -72,6 +80,9 @@ function measureOnce(seed: number): Run {
   const allowed = new Set(stage.workers.keys());
   const selectAllowed = cpuOf(calls, (index) => {
     selected(stage, { ...pick(index), allowedWorkerIds: allowed }, random);
+  });
+  const selectShrinking = cpuOf(calls, (index) => {
+    selected(shrinking, pick(index), random, index);
   });
   let next = 0;
   const whole = cpuOf(calls, (index) => {
@@ -83,6 +94,7 @@ function measureOnce(seed: number): Run {
   return {
     "selection-256-cpu": select,
     "selection-256-allowed-cpu": selectAllowed,
+    "selection-256-shrinking-cpu": selectShrinking,
     "booking-cpu": Math.max(0, whole - select),
     "books-size": stage.sizeBytes / 2 ** 20,
   };
@@ -111,6 +123,7 @@ export const prefillRouterSelection: Measurement = {
       dynamo: "dynamo-selection-256-bare-cpu",
     },
     { name: "selection-256-allowed-cpu", title: "… with a set of allowed ids", unit: "µs", digits: 1 },
+    { name: "selection-256-shrinking-cpu", title: "… where prefill load shrinks with time", unit: "µs", digits: 1 },
     { name: "booking-cpu", title: "Booking, prefill complete and freeing", unit: "µs", digits: 1 },
     { name: "books-size", title: `Books of ${workers * requestsPerWorker} requests`, unit: "MiB", digits: 1 },
   ],

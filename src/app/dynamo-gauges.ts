@@ -6,6 +6,7 @@ import type { WatchedSet } from "../prefill-router/plugin/plan-watcher.ts";
 import type { RemoteCounters } from "../prefill-router/remote-index/remote-counters.ts";
 import type { ServingCounters } from "../prefill-router/remote-index/set-serving.ts";
 import type { ReplicaCounters } from "../prefill-router/replica-sync/replica-counters.ts";
+import type { SharedCacheState } from "../prefill-router/shared-cache/shared-caches.ts";
 import type { DynamoFamilies } from "../telemetry/dynamo-catalogue.ts";
 import type { Family, Series } from "../telemetry/families.ts";
 import { componentOf } from "./dynamo-watcher.ts";
@@ -19,6 +20,19 @@ const statusOfDrop: Readonly<Partial<Record<IngestDropReason, string>>> = {
   "index-full": "capacity_exhausted",
   "foreign-domain": "unsupported_residency_domain",
 };
+
+const sharedCacheStates: readonly SharedCacheState[] = ["following", "disconnected", "degraded", "silent"];
+
+/** Label of what became of a shared cache's events → their counter. */
+const sharedEventKinds = {
+  stored: "stored",
+  removed: "removed",
+  foreign: "foreign",
+  keyless: "keyless",
+  malformed: "malformed",
+  gap: "gaps",
+  overflow: "overflows",
+} as const;
 
 /** What is shown of a discovery. */
 export interface DiscoveryState {
@@ -64,6 +78,8 @@ export class DynamoGauges {
       families.indexBlocks,
       families.indexHeldBlocks,
       families.indexSize,
+      families.sharedState,
+      families.sharedPages,
       families.bookings,
       families.suspects,
       families.pendingRequests,
@@ -87,6 +103,7 @@ export class DynamoGauges {
     const { set } = runtime;
     this.#books(runtime, set);
     this.#index(runtime, set);
+    this.#sharedCaches(runtime.sharedCaches, set);
     if (runtime.replicas !== undefined) this.#replicas(runtime.replicas.counters, set);
     if (runtime.remoteIndex !== undefined) this.#remote(runtime.remoteIndex.counters, set);
     if (runtime.serving !== undefined) this.#served(runtime.serving.counters, set);
@@ -152,6 +169,22 @@ export class DynamoGauges {
     this.#families.indexBlocks.series(model, namespace).add(indexSize.blocks);
     this.#families.indexHeldBlocks.series(model, namespace).add(indexSize.heldBlocks);
     this.#families.indexSize.series(model, namespace).add(indexSize.sizeBytes);
+  }
+
+  #sharedCaches(caches: RoutedSet["sharedCaches"], { model, namespace }: WatchedSet): void {
+    if (caches === undefined) return;
+    const { sharedState, sharedPages, sharedEvents, sharedErrors } = this.#families;
+    for (const stage of ["prefill", "decode"] as const) {
+      const current = caches.stateOf(stage);
+      for (const state of sharedCacheStates)
+        sharedState.series(model, namespace, stage, state).add(state === current ? 1 : 0);
+    }
+    sharedPages.series(model, namespace).add(caches.pages);
+    const { counters } = caches;
+    for (const [what, counter] of Object.entries(sharedEventKinds) as [string, keyof typeof counters][]) {
+      this.#growth.add(counters, sharedEvents.series(model, namespace, what), counters[counter]);
+    }
+    this.#growth.add(counters, sharedErrors.series(), counters.malformed + counters.disconnects);
   }
 
   #sources({ model, workers }: WatchedSet): void {

@@ -5,6 +5,7 @@
 import type { Plan, PlanRefusal, QueueLimit } from "../prefill-router/contracts.ts";
 import type { PlannedEvent, RouterObserver } from "../prefill-router/plan/contracts.ts";
 import type { PlanWatcher, WatchedRoute, WatchedSet } from "../prefill-router/plugin/plan-watcher.ts";
+import { blocksBeyond } from "../prefill-router/stage/cost.ts";
 import type { Usage } from "../scheduling/contracts.ts";
 import type { DynamoFamilies } from "../telemetry/dynamo-catalogue.ts";
 import type { Family, Series } from "../telemetry/families.ts";
@@ -79,6 +80,12 @@ class SetSeries {
     return series;
   }
 
+  /** Blocks of a prompt: those in a shared cache, and those of them beyond what the chosen rank has. */
+  shared(blocks: number, hits: number, beyond: number): void {
+    if (blocks > 0) this.#families.sharedHitRate.series(...this.#component).observe(hits / blocks);
+    this.#families.sharedBeyond.series(...this.#component).observe(beyond);
+  }
+
   lost(blocks: number): void {
     this.#families.nonMaxOverlap.series(...this.#component, "prefill").add(1);
     this.#families.overlapLost.series(...this.#component, "prefill").observe(blocks);
@@ -105,7 +112,7 @@ export class DynamoWatcher implements PlanWatcher {
 
   observerOf(set: WatchedSet): RouterObserver {
     const { model } = set;
-    const { backpressure, queueWait, reaped } = this.#families;
+    const { backpressure, queueWait, reaped, sharedQuery } = this.#families;
     return {
       countsLostOverlap: true,
       planned: (event) => this.#planned(this.#seriesOf(set), event, set),
@@ -115,6 +122,7 @@ export class DynamoWatcher implements PlanWatcher {
         if (refusal.limit === undefined) return;
         backpressure.series(model, refusal.stage, refusal.policyClass, limitReasons[refusal.limit.kind]).add(1);
       },
+      sharedCacheAsked: (ms) => sharedQuery.series().observe(ms),
       left: (policyClass, waitedMs) => queueWait.series(model, policyClass).observe(waitedMs / 1000),
       reaped: (count, isRemote) => reaped.series(model, set.namespace, isRemote ? "replica" : "own").add(count),
     };
@@ -172,7 +180,7 @@ export class DynamoWatcher implements PlanWatcher {
 
   #planned(
     series: SetSeries,
-    { request, plan, policyClass, hitTokens, lostTokens }: PlannedEvent,
+    { request, plan, policyClass, hitTokens, lostTokens, sharedHits }: PlannedEvent,
     set: WatchedSet,
   ): void {
     const { isl } = request;
@@ -184,9 +192,13 @@ export class DynamoWatcher implements PlanWatcher {
     computing.selectedCachedTokens.add(hitTokens);
     computing.bestCachedTokens.add(hitTokens + lostTokens);
     if (isl > 0) series.hitRate.observe(Math.min(1, hitTokens / isl));
+    const blockSize = set.card?.kvCacheBlockSize ?? 0;
+    if (sharedHits !== undefined && blockSize > 0) {
+      const held = Math.round(hitTokens / blockSize);
+      series.shared(Math.floor(isl / blockSize), blocksBeyond(sharedHits, 0), blocksBeyond(sharedHits, held));
+    }
     if (!isDisaggregated) return;
     series.phase("decode").inputTokens.observe(isl);
-    const blockSize = set.card?.kvCacheBlockSize ?? 0;
     if (lostTokens > 0 && blockSize > 0) series.lost(lostTokens / blockSize);
   }
 

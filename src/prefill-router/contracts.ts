@@ -40,6 +40,12 @@ export interface RoutingConstraints {
   readonly preferredTaints: ReadonlyMap<string, number>;
 }
 
+/** What a cache that all workers of a stage share has of one prompt. */
+export interface SharedHits {
+  /** Ranges [from, to) of the prompt's blocks, flat, rising and apart: [0, 3, 5, 6] are the first three and the sixth. The same at every call. */
+  of(stage: Stage): Uint32Array;
+}
+
 export interface PlanRequest {
   /** For logs only: clients may repeat it. */
   readonly requestId: string;
@@ -52,6 +58,8 @@ export interface PlanRequest {
   readonly overlaps?: readonly RankOverlap[] | undefined;
   /** What running blocks are shared and counted by, one a block, where that is not the chain itself. */
   readonly trackingHashes?: Uint32Array | undefined;
+  /** Undefined where there is no such cache. Counts as `sharedCacheMultiplier` says. */
+  readonly sharedHits?: SharedHits | undefined;
   readonly loraName?: string | undefined;
   readonly expectedOutputTokens?: number | undefined;
   /** The booking's id where the caller has one that no other booking has; else one is minted. */

@@ -38,6 +38,7 @@ export type {
   RouterSnapshot,
   RouterWorker,
   RoutingConstraints,
+  SharedHits,
   Stage,
   WorkerRank,
 } from "./contracts.ts";
@@ -173,9 +174,10 @@ class Opened implements OpenRouter {
     this.#now = options.now ?? (() => performance.now());
     this.#log = options.log ?? silentLogger;
     this.warnings = warnings;
-    const { busyThresholds, settingsOf, config } = settings;
+    const { busyThresholds, settingsOf, config, prefillLoad } = settings;
     const plan = settings.planConfig(model, false);
     const needsBatchedTokens = plan.profile.classes.some(hasQueue);
+    const shared = { blockSize, busyThresholds, needsBatchedTokens, prefillLoad, now: this.#now, random };
     const { router: index, fed } = createSetIndex(config, random);
     this.#index = fed;
     this.router = createPrefillRouter({
@@ -192,8 +194,8 @@ class Opened implements OpenRouter {
           : undefined,
       },
       settingsOf,
-      prefill: createWorkerStage({ stage: "prefill", blockSize, busyThresholds, needsBatchedTokens, random }),
-      decode: createWorkerStage({ stage: "decode", blockSize, busyThresholds, needsBatchedTokens, random }),
+      prefill: createWorkerStage({ stage: "prefill", ...shared }),
+      decode: createWorkerStage({ stage: "decode", ...shared }),
       index,
       now: this.#now,
       random,

@@ -47,7 +47,7 @@ export interface Selected {
   readonly cachedTokens: number;
   /** Blocks active on the rank once this request runs there. */
   readonly potentialDecodeBlocks: number;
-  /** Prompt tokens the rank still has to compute, without this request. */
+  /** Prompt tokens the rank still has to compute, without this request, by the time of the choice. */
   readonly activePrefillTokens: number;
 }
 
@@ -58,6 +58,14 @@ export type Selection =
       readonly why: "no-workers" | "overloaded" | "filtered" | "pinned-unavailable";
       readonly message: string;
     };
+
+/** What a booking's prompt is to its rank. */
+export interface PrefillLoad {
+  /** Prompt tokens that are still to be computed. */
+  readonly prefillTokens: number;
+  /** How long that takes once it runs alone, in milliseconds; undefined where nobody knows. */
+  readonly expectedPrefillMs: number | undefined;
+}
 
 /** One request's share of one rank's load. Idempotent; harmless after the worker has left. */
 export interface StageBooking {
@@ -73,7 +81,7 @@ export interface StageBooking {
  */
 export interface StageObserver {
   /** Where `request.settings` says not to assume reuse, or not to track blocks, its hashes count for nothing that another booking shares. */
-  booked?(booking: StageBooking, rank: WorkerRank, request: StageRequest, prefillTokens: number): void;
+  booked?(booking: StageBooking, rank: WorkerRank, request: StageRequest, prefill: PrefillLoad): void;
   prefillCompleted?(bookingId: string, rank: WorkerRank): void;
   freed?(bookingId: string, rank: WorkerRank): void;
 }
@@ -88,7 +96,7 @@ export interface WorkerStage {
     id: string,
     rank: WorkerRank,
     sequenceHashes: Uint32Array,
-    prefillTokens: number,
+    prefill: PrefillLoad,
     expectedOutputTokens: number | undefined,
     nowMs: number,
   ): StageBooking;

@@ -119,6 +119,20 @@ export function createDynamoFamilies() {
       component,
       twentieths,
     ),
+    sharedHitRate: named(
+      "histogram",
+      `${router}shared_cache_hit_rate`,
+      "Share of the prompt's blocks that a cache shared by the workers has.",
+      component,
+      twentieths,
+    ),
+    sharedBeyond: named(
+      "histogram",
+      `${router}shared_cache_beyond_blocks`,
+      "Blocks in a shared cache beyond those that the chosen rank holds itself.",
+      component,
+      doublingBuckets(1, 12),
+    ),
     bestCachedTokens: named(
       "counter",
       `${router}kv_best_eligible_cached_prefix_tokens_total`,
@@ -196,6 +210,20 @@ export function createDynamoFamilies() {
       triplingBuckets(0.01, 17),
     ),
 
+    sharedQuery: named(
+      "histogram",
+      "dynamo_router_overhead_shared_cache_query_ms",
+      "Time of a prompt's look-up in a shared cache, in milliseconds.",
+      [],
+      triplingBuckets(0.01, 17),
+    ),
+    sharedErrors: named(
+      "counter",
+      "dynamo_router_shared_cache_errors_total",
+      "Events of a shared cache that cannot be read, and lost connections to their publisher.",
+      [],
+    ),
+
     pendingRequests: named("gauge", `${frontend}router_queue_pending_requests`, "Requests that wait.", queue),
     pendingTokens: named(
       "gauge",
@@ -230,7 +258,7 @@ export function createDynamoFamilies() {
     activePrefillTokens: named(
       "gauge",
       `${frontend}worker_active_prefill_tokens`,
-      "Prompt tokens that a rank still has to compute.",
+      "Prompt tokens that a rank still has to compute, by now where it is known how long that takes.",
       rank,
     ),
 
@@ -260,6 +288,19 @@ export function createDynamoFamilies() {
       `${ours}events_skipped_total`,
       "KV events that were lost and that no recovery could supply.",
       set,
+    ),
+    sharedState: named(
+      "gauge",
+      `${ours}shared_cache_state`,
+      "1 for what a stage's shared cache is: following, disconnected from its events, degraded since its workers cannot be read together, silent since none has one.",
+      [...set, "stage", "state"],
+    ),
+    sharedPages: named("gauge", `${ours}shared_cache_pages`, "KV pages that shared caches are known to have.", set),
+    sharedEvents: named(
+      "counter",
+      `${ours}shared_cache_events_total`,
+      "Events of shared caches by what became of them; gap and overflow are times that all was forgotten.",
+      [...set, "what"],
     ),
     bookings: named("gauge", `${ours}bookings`, "Requests that are booked on workers now.", set),
     reaped: named(

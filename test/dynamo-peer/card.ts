@@ -19,6 +19,8 @@ export interface CardOptions {
   readonly firstRank?: number;
   readonly ranks?: number;
   readonly publishesEvents?: boolean;
+  /** What the engine alone knows the meaning of. */
+  readonly runtimeData?: JsonObject;
   /** Members that replace the card's own. */
   readonly changes?: JsonObject;
 }
@@ -69,6 +71,7 @@ export function cardOf(options: CardOptions): JsonObject {
       data_parallel_size: options.ranks ?? 1,
       enable_local_indexer: publishesEvents,
       kv_event_publishing_enabled: publishesEvents,
+      ...(options.runtimeData === undefined ? {} : { runtime_data: options.runtimeData }),
     },
     ...options.changes,
   };

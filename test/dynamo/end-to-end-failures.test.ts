@@ -3,6 +3,7 @@
  * that nothing stays booked.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
+import { type RunningNats, startNats } from "../nats.ts";
 import { eventually } from "../stack.ts";
 import { send } from "./client.ts";
 import { type LoadOptions, type LoadResult, sendLoad } from "./load.ts";
@@ -16,15 +17,21 @@ const clockMs = 2;
 
 let stack: DynamoStack;
 let gateway: Gateway;
+let nats: RunningNats | undefined;
 
-async function begin(options: DynamoOptions): Promise<void> {
-  stack = await startDynamo(options);
+async function begin(options: DynamoOptions, requestPlane: DynamoOptions["requestPlane"] = "tcp"): Promise<void> {
+  nats = requestPlane === "nats" ? await startNats() : undefined;
+  stack = await startDynamo({
+    ...options,
+    ...(nats === undefined ? {} : { requestPlane, eventPlane: { nats: nats.url } }),
+  });
   gateway = await startGateway(stack, { layout: options.layout ?? "aggregated" });
 }
 
 async function end(): Promise<void> {
   await gateway?.close();
   await stack?.close();
+  await nats?.kill();
 }
 
 function load(options: Partial<LoadOptions> = {}): Promise<LoadResult> {
@@ -73,11 +80,12 @@ const layouts = [
 ] as const;
 
 describe.each([
-  ["aggregated", layouts[0][1]],
-  ["decode", layouts[1][1]],
-  ["prefill", layouts[1][1]],
-] as const)("a worker (%s)", (role, options) => {
-  beforeAll(() => begin({ ...options, speedup }));
+  ["aggregated", "tcp", layouts[0][1]],
+  ["decode", "tcp", layouts[1][1]],
+  ["prefill", "tcp", layouts[1][1]],
+  ["aggregated", "nats", layouts[0][1]],
+] as const)("a worker (%s, by %s)", (role, requestPlane, options) => {
+  beforeAll(() => begin({ ...options, speedup }, requestPlane));
   afterAll(end);
   afterEach(() => gateway.idle());
 

@@ -1,4 +1,4 @@
-/** The picker before Dynamo workers that register in etcd and publish events over NATS, and that have two ranks each. */
+/** The picker before Dynamo workers that register in etcd and publish events over NATS, and that have two ranks each; some take requests over NATS too. */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { type RunningEtcd, startEtcd } from "../etcd.ts";
 import { type RunningNats, startNats } from "../nats.ts";
@@ -12,7 +12,8 @@ const prompt = (index: number): string => `${index % 20} ${`prompt ${index % 20}
 describe.each([
   ["aggregated", { workers: 2 }],
   ["disaggregated", { layout: "disaggregated", prefill: 2, decode: 1 }],
-] as const)("over etcd and NATS (%s)", (layout, options) => {
+  ["aggregated", { workers: 2, requestPlane: "nats" }],
+] as const)("over etcd and NATS (%s, %j)", (layout, options) => {
   let etcd: RunningEtcd;
   let nats: RunningNats;
   let stack: DynamoStack;

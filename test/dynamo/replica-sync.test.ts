@@ -1,4 +1,7 @@
 /** Our router and Dynamo's own, in kv mode over the same workers: each sees what the other sends where, over both event planes. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { startNats } from "../nats.ts";
 import { until } from "../unit/dynamo/until.ts";
@@ -170,6 +173,53 @@ describe.each(["zmq", "nats"] as const)("beside a frontend of Dynamo in kv mode,
     plan.booking.free();
     await until(async () => (await gauge(stack, "worker_active_decode_blocks", decode.instanceId)) === 0);
   });
+});
+
+describe("prefills of known duration", () => {
+  it("shrink in the books of Dynamo's frontend as they do in ours", async () => {
+    const scratch = mkdtempSync(join(tmpdir(), "signalbox-prefill-load-"));
+    closers.push(async () => rmSync(scratch, { recursive: true, force: true }));
+    const table = join(scratch, "table.json");
+    writeFileSync(table, millisecondEach);
+    const stack = await start("zmq", "aggregated");
+    const ours = await startReplica(stack, 16, {
+      DYN_ROUTER_PREFILL_LOAD_MODEL: "ais",
+      SIGNALBOX_PREFILL_LOAD_TABLE: table,
+    });
+    closers.push(() => ours.close());
+    await meet(stack, ours);
+    const [target = 0n] = stack.workers.map(({ instanceId }) => instanceId);
+    const shown = async (): Promise<number> => (await gauge(stack, "worker_active_prefill_tokens", target)) ?? -1;
+    /** Its gauge is of the last booking or end, which follows ours within moments; a token is a millisecond. */
+    const agrees = (tokensThen: number): Promise<unknown> =>
+      until(async () => Math.abs((await shown()) - tokensThen) < 250);
+    const loadNow = (): number => ours.load(target)?.activePrefillTokens ?? -1;
+
+    const first = ours.plan(tokens(2, 6000), target);
+    await agrees(6000);
+    await until(() => loadNow() < 4900);
+    // One more makes it look again: what has gone by since the first counts for all.
+    const second = ours.plan(tokens(3, 640), target);
+    expect(loadNow()).toBeLessThan(5600);
+    await agrees(loadNow());
+    // The second ends out of turn, and the first is where it was.
+    await until(() => loadNow() < 4700);
+    const before = loadNow();
+    second.booking.free();
+    expect(Math.abs(loadNow() - before)).toBeLessThan(250);
+    await agrees(loadNow());
+    first.booking.free();
+    await until(async () => (await shown()) === 0);
+  });
+});
+
+/** A millisecond a token, cached ones none. */
+const millisecondEach = JSON.stringify({
+  format: "signalbox-prefill-load-table",
+  version: 1,
+  tokens: [1, 10_000],
+  prefixTokens: [0],
+  milliseconds: [[1], [10_000]],
 });
 
 describe("replicas of ours over real workers", () => {

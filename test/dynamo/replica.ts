@@ -30,12 +30,18 @@ export interface Replica {
 const hasher = createTokenHasher();
 
 /** Resolves once every worker of the stack is known, what it cached is known, and the channel to the other routers is open. */
-export async function startReplica(stack: DynamoStack, blockSize = 16): Promise<Replica> {
-  const environment = { ...stack.environment, DYN_EVENT_PLANE_HOST: "127.0.0.1", DYN_ROUTER_REPLICA_SYNC: "true" };
+export async function startReplica(
+  stack: DynamoStack,
+  blockSize = 16,
+  own: Readonly<Record<string, string>> = {},
+): Promise<Replica> {
+  const joining = { DYN_EVENT_PLANE_HOST: "127.0.0.1", DYN_ROUTER_REPLICA_SYNC: "true" };
+  const environment = { ...stack.environment, ...joining, ...own };
   const plane = createEventPlane(environment, silentLogger);
   const requests = await createRequestPlane({ host: "127.0.0.1" });
   const registration = createFileRegistration({ root: stack.storePath, log: silentLogger });
-  const { settings } = readFleetSettings(environment, {});
+  const { settings, faults } = readFleetSettings(environment, {});
+  if (faults.length > 0) throw new Error(faults.join("; "));
   let runtime: SetRuntime | undefined;
   const follow = (set: WorkerSet): void => {
     if (set.card === undefined || runtime !== undefined) return;
@@ -47,7 +53,8 @@ export async function startReplica(stack: DynamoStack, blockSize = 16): Promise<
       plane,
       channels: (scope, topic) => sets.channels(scope, topic),
       query: createRecoveryQuery(requests, 10_000),
-      remote: { requests, lookup: (endpoint) => sets.servedIndices(endpoint) },
+      requests,
+      servedIndices: (endpoint) => sets.servedIndices(endpoint),
       hasher,
       log: silentLogger,
       now: () => performance.now(),

@@ -26,6 +26,8 @@ export interface DynamoOptions {
   readonly backend?: "file" | { readonly etcd: string };
   /** How workers publish events: ZMQ, or a NATS server. */
   readonly eventPlane?: "zmq" | { readonly nats: string };
+  /** How workers take requests; "nats" needs an event plane over NATS, whose server it uses. */
+  readonly requestPlane?: "tcp" | "nats";
   /** Of the frontend; "none" starts none. */
   readonly routerMode?: "direct" | "kv" | "round-robin" | "random" | "none";
   readonly blockSize?: number;
@@ -92,7 +94,7 @@ export async function startDynamo(options: DynamoOptions = {}): Promise<DynamoSt
   if (storePath !== "") mkdirSync(storePath);
   const joining: Readonly<Record<string, string>> = {
     DYN_NAMESPACE: namespace,
-    DYN_REQUEST_PLANE: "tcp",
+    DYN_REQUEST_PLANE: options.requestPlane ?? "tcp",
     ...(etcd === undefined
       ? { DYN_DISCOVERY_BACKEND: "file", DYN_FILE_KV: storePath }
       : { DYN_DISCOVERY_BACKEND: "etcd", ETCD_ENDPOINTS: etcd }),

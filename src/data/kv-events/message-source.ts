@@ -14,6 +14,10 @@ export interface MessageHandler {
   message(topic: Buffer, sequence: number, payload: Buffer): void;
   /** A connection was lost. Never called for a bound socket, whose publishers come and go unseen. */
   disconnected(): void;
+  /** The same of one that is there, the first included. */
+  connected?(): void;
+  /** Frames that are no message. */
+  malformed?(): void;
 }
 
 export interface MessageSourceOptions {
@@ -111,6 +115,7 @@ class ZeromqSource implements MessageSource {
       while (!events.closed) {
         const { type } = await events.receive();
         if (type === "disconnect") handler.disconnected();
+        if (type === "handshake") handler.connected?.();
         if (type === "end") return;
       }
     } catch (error) {
@@ -141,6 +146,7 @@ class ZeromqSource implements MessageSource {
     const [topic, sequenceFrame, payload] = frames;
     const sequence = sequenceOf(sequenceFrame);
     if (frames.length !== 3 || topic === undefined || payload === undefined || sequence === undefined || sequence < 0) {
+      this.#options.handler.malformed?.();
       return;
     }
     try {

@@ -2,30 +2,16 @@
  * The event plane over NATS core: plain publish and subscribe on the topic's subject, every router hears every event. The server may be away
  * at start or later; the connection is sought for ever, and its return is told, since nothing that was said meanwhile is repeated.
  */
-import { readFile } from "node:fs/promises";
-import { isIP } from "node:net";
-import { checkServerIdentity, type PeerCertificate } from "node:tls";
-import {
-  type ConnectionOptions,
-  connect,
-  credsAuthenticator,
-  type NatsConnection,
-  type NodeConnectionOptions,
-  nkeyAuthenticator,
-  type Subscription,
-} from "@nats-io/transport-node";
+import { connect, type NatsConnection, type Subscription } from "@nats-io/transport-node";
 import type { Logger } from "../../telemetry/log.ts";
+import { connectionOptions, firstConnectMs, retryMs } from "../nats/connection-options.ts";
+import type { NatsSettings } from "../nats/settings.ts";
 import type { EventChannelRecord, EventScope } from "../records.ts";
 import { encodeEnvelope, randomPublisherId } from "./envelope.ts";
 import { EnvelopeReceiver } from "./envelope-receiver.ts";
 import { createEventCounters, type EventCounters } from "./event-counters.ts";
 import type { EventHandler, EventPlane, EventPublisher, EventSubscription } from "./event-plane.ts";
-import type { NatsSettings } from "./settings.ts";
 import { subjectOf, subjectPrefix } from "./subject.ts";
-
-const retryMs = 1000;
-/** How long `subscribe` waits for a server that is away before it lets its caller go on without. */
-const firstConnectMs = 5000;
 
 export class NatsEventPlane implements EventPlane {
   readonly counters: EventCounters;
@@ -238,57 +224,6 @@ class NatsPublisher implements EventPublisher {
 }
 
 const admitAll = (): undefined => undefined;
-
-async function connectionOptions(settings: NatsSettings): Promise<NodeConnectionOptions> {
-  const { user, password, token, nkey, credentialsFile, caFile, certFile, keyFile } = settings;
-  const options: ConnectionOptions = {
-    servers: [...settings.servers],
-    name: "signalbox",
-    maxReconnectAttempts: -1,
-    reconnectTimeWait: retryMs,
-    timeout: firstConnectMs,
-    ignoreAuthErrorAbort: true,
-  };
-  if (user !== undefined) Object.assign(options, { user, pass: password });
-  else if (token !== undefined) options.token = token;
-  else if (nkey !== undefined) options.authenticator = nkeyAuthenticator(Buffer.from(nkey));
-  else if (credentialsFile !== undefined) options.authenticator = credsAuthenticator(await readFile(credentialsFile));
-  const isTls =
-    caFile !== undefined ||
-    certFile !== undefined ||
-    settings.insecure ||
-    settings.servers.some((server) => server.startsWith("tls://"));
-  if (!isTls) return options;
-  const tls = {
-    ...(caFile === undefined ? {} : { caFile }),
-    ...(certFile === undefined ? {} : { certFile }),
-    ...(keyFile === undefined ? {} : { keyFile }),
-    ...(settings.insecure ? { rejectUnauthorized: false } : {}),
-    checkServerIdentity: identityCheck(settings.servers),
-  };
-  return { ...options, tls };
-}
-
-/**
- * The library names no host to TLS when a server is given by its address; Node then checks for "localhost". Such a certificate must stand for
- * one of the addresses configured.
- */
-function identityCheck(servers: readonly string[]): (name: string, certificate: PeerCertificate) => Error | undefined {
-  const addresses = servers.map(hostOf).filter((host) => isIP(host) !== 0);
-  return (name, certificate) => {
-    const error = checkServerIdentity(name, certificate);
-    if (error === undefined || name !== "localhost") return error;
-    return addresses.some((address) => checkServerIdentity(address, certificate) === undefined) ? undefined : error;
-  };
-}
-
-function hostOf(server: string): string {
-  try {
-    return new URL(server.includes("://") ? server : `nats://${server}`).hostname.replace(/^\[|\]$/g, "");
-  } catch {
-    return "";
-  }
-}
 
 /** Waits for what may take for ever, no longer than this; its timer does not outlive it. */
 async function within(work: Promise<void>, durationMs: number, signal: AbortSignal): Promise<void> {

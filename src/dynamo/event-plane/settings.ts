@@ -1,19 +1,6 @@
 /** What DYN_EVENT_PLANE and its companions say, read from an environment that is handed in. Names and defaults are Dynamo 1.6's. */
-
-export interface NatsSettings {
-  readonly kind: "nats";
-  readonly servers: readonly string[];
-  readonly user: string | undefined;
-  readonly password: string | undefined;
-  readonly token: string | undefined;
-  /** Seed of an nkey. */
-  readonly nkey: string | undefined;
-  readonly credentialsFile: string | undefined;
-  readonly caFile: string | undefined;
-  readonly certFile: string | undefined;
-  readonly keyFile: string | undefined;
-  readonly insecure: boolean;
-}
+import { type NatsSettings, natsSettings } from "../nats/settings.ts";
+import { isTruthy, splitList } from "../variables.ts";
 
 export interface ZmqSettings {
   readonly kind: "zmq";
@@ -28,7 +15,7 @@ export interface BrokerSettings {
   readonly endpoints: { readonly xsub: readonly string[]; readonly xpub: readonly string[] } | undefined;
 }
 
-export type EventPlaneSettings = NatsSettings | ZmqSettings;
+export type EventPlaneSettings = ({ readonly kind: "nats" } & NatsSettings) | ZmqSettings;
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -37,7 +24,7 @@ const defaultIoThreads = 4;
 /** Throws an error that names the variable. */
 export function eventPlaneSettings(env: Environment): EventPlaneSettings {
   const kind = (env["DYN_EVENT_PLANE"] ?? "").trim().toLowerCase();
-  if (kind === "nats") return natsSettings(env);
+  if (kind === "nats") return { kind: "nats", ...natsSettings(env) };
   if (kind === "zmq" || kind === "") return zmqSettings(env);
   throw new Error(`DYN_EVENT_PLANE=${env["DYN_EVENT_PLANE"]} is neither zmq nor nats`);
 }
@@ -53,28 +40,6 @@ function zmqSettings(env: Environment): ZmqSettings {
   return { kind: "zmq", ioThreads, host: env["DYN_EVENT_PLANE_HOST"], broker };
 }
 
-function natsSettings(env: Environment): NatsSettings {
-  const servers = splitList(env["NATS_SERVER"] ?? "nats://localhost:4222", ",");
-  const certFile = env["NATS_TLS_CLIENT_CERT_PATH"];
-  const keyFile = env["NATS_TLS_CLIENT_KEY_PATH"];
-  if ((certFile === undefined) !== (keyFile === undefined)) {
-    throw new Error("NATS_TLS_CLIENT_CERT_PATH and NATS_TLS_CLIENT_KEY_PATH must be set together");
-  }
-  return {
-    kind: "nats",
-    servers,
-    user: env["NATS_AUTH_USERNAME"],
-    password: env["NATS_AUTH_PASSWORD"],
-    token: env["NATS_AUTH_TOKEN"],
-    nkey: env["NATS_AUTH_NKEY"],
-    credentialsFile: env["NATS_AUTH_CREDENTIALS_FILE"],
-    caFile: env["NATS_TLS_CA_CERT_PATH"],
-    certFile,
-    keyFile,
-    insecure: isTruthy(env["NATS_TLS_INSECURE"]),
-  };
-}
-
 /** "xsub=tcp://a:1;tcp://b:1 , xpub=tcp://a:2;tcp://b:2". */
 function parseBrokerUrl(url: string): { readonly xsub: readonly string[]; readonly xpub: readonly string[] } {
   let xsub: readonly string[] = [];
@@ -86,15 +51,4 @@ function parseBrokerUrl(url: string): { readonly xsub: readonly string[]; readon
   }
   if (xsub.length === 0 || xpub.length === 0) throw new Error("DYN_ZMQ_BROKER_URL must name xsub= and xpub= endpoints");
   return { xsub, xpub };
-}
-
-function splitList(text: string, separator: string): string[] {
-  return text
-    .split(separator)
-    .map((part) => part.trim())
-    .filter((part) => part !== "");
-}
-
-export function isTruthy(value: string | undefined): boolean {
-  return ["1", "true", "on", "yes"].includes((value ?? "").trim().toLowerCase());
 }

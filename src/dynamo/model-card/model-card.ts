@@ -57,6 +57,29 @@ export interface ChatConfig {
   readonly hasPromptContext: boolean;
 }
 
+/** What must agree between workers that read each other's pages. */
+export interface HicacheLayout {
+  /** "mooncake"; others are not followed. */
+  readonly backend: string;
+  /** Tokens. */
+  readonly pageSize: number;
+  readonly tpSize: number;
+  readonly ppSize: number;
+  readonly isMla: boolean;
+  /** Pages are of token pairs, as speculative decoding with EAGLE has them. */
+  readonly isEagle: boolean;
+  readonly tpLcmSize: number | undefined;
+  readonly splitsHeads: boolean;
+  readonly extraBackendTag: string | undefined;
+  /** All that stands before a page's hash in its keys, without the underscore between; workers before 1.6 do not say. */
+  readonly keyPrefix: string | undefined;
+}
+
+/** What a card says of a shared cache. One that cannot be read makes the worker none the worse: it is as if it had none. */
+export type HicacheCard =
+  | { readonly kind: "hicache"; readonly layout: HicacheLayout; readonly eventsEndpoint: string | undefined }
+  | { readonly kind: "unreadable"; readonly reason: string };
+
 export interface RuntimeConfig {
   readonly totalKvBlocks: number | undefined;
   readonly maxNumSeqs: number | undefined;
@@ -74,6 +97,8 @@ export interface RuntimeConfig {
   readonly kvTransferDomain: string | undefined;
   readonly kvTransferEnforcement: "required" | "preferred" | undefined;
   readonly kvTransferPreferredWeight: number | undefined;
+  /** The Mooncake store behind its cache; absent: it has none. */
+  readonly hicache?: HicacheCard;
   /** Whose event sources describe this worker's KV cache; absent: its own endpoint. */
   readonly kvStateEndpoint?: EndpointName;
 }

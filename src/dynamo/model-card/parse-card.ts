@@ -5,6 +5,7 @@
 import { FieldFault, Fields } from "../record-json.ts";
 import { contextLengthOf, maxU32, parseCheckedFile } from "./card-fields.ts";
 import { cardFingerprint } from "./card-fingerprint.ts";
+import { parseHicacheCard } from "./hicache-card.ts";
 import type { CheckedFile, ModelCard, RuntimeConfig, WorkerRole } from "./model-card.ts";
 
 /** dynamo-kv-router, src/sequences/topology.rs. */
@@ -113,6 +114,7 @@ function readRuntime(card: Fields): RuntimeConfig {
   }
   const mode = fields.optionalString("kv_event_source_mode");
   const state = fields.optionalFields("kv_state_endpoint");
+  const hicache = parseHicacheCard(fields);
   return {
     totalKvBlocks: fields.optionalInteger("total_kv_blocks", Number.MAX_SAFE_INTEGER),
     maxNumSeqs: fields.optionalInteger("max_num_seqs", Number.MAX_SAFE_INTEGER),
@@ -138,6 +140,7 @@ function readRuntime(card: Fields): RuntimeConfig {
     kvTransferDomain: fields.optionalString("kv_transfer_domain"),
     kvTransferEnforcement: enforcementOf(fields),
     kvTransferPreferredWeight: weight,
+    ...(hicache === undefined ? {} : { hicache }),
     ...(state === undefined
       ? {}
       : {

@@ -1,5 +1,5 @@
 /**
- * Calls to endpoints of Dynamo workers over their TCP request plane, as callers see them: one request in, a stream of items out. Callbacks,
+ * Calls to endpoints of Dynamo workers over their request plane (TCP or NATS), as callers see them: one request in, a stream of items out. Callbacks,
  * not iterators: an item costs no promise.
  */
 import type { PayloadCodec } from "../encoding/value-reader.ts";
@@ -38,7 +38,7 @@ export type CallFailure =
   | "overloaded"
   | "unavailable"
   | "rejected"
-  /** Too large for the request plane, or not a TCP instance. */
+  /** Too large for the request plane, or reached by neither TCP nor NATS. */
   | "unsendable"
   /** Taken, but the worker never dialled back: it could not read the body, or is stuck. */
   | "no-answer"
@@ -76,6 +76,8 @@ export interface RequestPlaneCounters {
 
 export interface RequestPlane {
   call(instance: InstanceRecord, body: Uint8Array, options: CallOptions, sink: CallSink): PendingCall;
+  /** Whether a process serves a NATS subject now; never rejects. */
+  isServed(subject: string, timeoutMs: number): Promise<boolean>;
   /** "host:port" that workers dial. */
   readonly address: string;
   readonly counters: Readonly<RequestPlaneCounters>;

@@ -30,7 +30,7 @@ export function encodeRequestFrame(
 ): Buffer | undefined {
   const pathBytes = Buffer.from(path);
   const headerBytes = Buffer.from(JSON.stringify({ ...headers, "x-endpoint-path": path }));
-  const payload = encodeTwoPart(Buffer.from(controlText(control)), body);
+  const payload = encodePayload(control, body);
   const total = 8 + pathBytes.length + headerBytes.length + payload.length;
   if (pathBytes.length > 0xffff || headerBytes.length > 0xffff || total > maxMessageBytes) return undefined;
   const frame = Buffer.allocUnsafe(total);
@@ -41,6 +41,11 @@ export function encodeRequestFrame(
   at = frame.writeUInt32BE(payload.length, at);
   payload.copy(frame, at);
   return frame;
+}
+
+/** What the worker reads, however it is reached. */
+export function encodePayload(control: ControlMessage, body: Uint8Array): Buffer {
+  return encodeTwoPart(Buffer.from(controlText(control)), body);
 }
 
 function controlText({ id, codec, address, subject, metadata }: ControlMessage): string {

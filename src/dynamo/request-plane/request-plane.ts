@@ -12,10 +12,11 @@ import type {
   RequestPlane,
   RequestPlaneCounters,
 } from "./contracts.ts";
-import { encodeRequestFrame } from "./request-frame.ts";
+import { NatsRequests } from "./nats-requests.ts";
+import { encodePayload, encodeRequestFrame } from "./request-frame.ts";
 import { type RequestPlaneSettings, requestPlaneDefaults } from "./settings.ts";
 import { type CallOwner, WorkerCall } from "./worker-call.ts";
-import { WorkerConnection } from "./worker-connection.ts";
+import { type AckHandler, WorkerConnection } from "./worker-connection.ts";
 
 /** Another connection to a worker is opened when every one has this many requests unacknowledged. */
 const busyConnection = 16;
@@ -32,6 +33,7 @@ class TcpRequestPlane implements RequestPlane, CallOwner, HomeListener {
   readonly #settings: RequestPlaneSettings;
   readonly #calls: Map<string, WorkerCall>;
   readonly #connections: Map<string, Set<WorkerConnection>>;
+  readonly #nats: NatsRequests;
   #home: CallHome | undefined;
   #isClosed: boolean;
 
@@ -40,6 +42,7 @@ class TcpRequestPlane implements RequestPlane, CallOwner, HomeListener {
     this.#settings = settings;
     this.#calls = new Map();
     this.#connections = new Map();
+    this.#nats = new NatsRequests(settings.nats);
     this.#home = undefined;
     this.#isClosed = false;
   }
@@ -63,8 +66,9 @@ class TcpRequestPlane implements RequestPlane, CallOwner, HomeListener {
       setImmediate(() => call.refuse(reason, message));
     };
     const { transport } = instance;
+    const { maxMessageBytes } = this.#settings;
     if (this.#isClosed) refuse("closed", "the request plane is closed");
-    else if (transport.kind !== "tcp") refuse("unsendable", `the instance is reached by ${transport.kind}, not tcp`);
+    else if (transport.kind === "http") refuse("unsendable", "the instance is reached by http, not by tcp or nats");
     else {
       const control = {
         id,
@@ -74,15 +78,20 @@ class TcpRequestPlane implements RequestPlane, CallOwner, HomeListener {
         metadata: options.metadata,
       };
       const headers = { "request-id": id, ...options.headers };
-      const frame = encodeRequestFrame(
-        { path: transport.path, headers, control, body },
-        this.#settings.maxMessageBytes,
-      );
-      if (frame === undefined)
-        refuse("unsendable", `the request is larger than ${this.#settings.maxMessageBytes} bytes`);
-      else this.#connectionTo(transport.address).send(frame, (outcome, message) => call.acknowledged(outcome, message));
+      const acknowledged: AckHandler = (outcome, message) => call.acknowledged(outcome, message);
+      if (transport.kind === "nats") {
+        this.#nats.send(transport.subject, headers, encodePayload(control, body), acknowledged);
+        return call;
+      }
+      const frame = encodeRequestFrame({ path: transport.path, headers, control, body }, maxMessageBytes);
+      if (frame === undefined) refuse("unsendable", `the request is larger than ${maxMessageBytes} bytes`);
+      else this.#connectionTo(transport.address).send(frame, acknowledged);
     }
     return call;
+  }
+
+  isServed(subject: string, timeoutMs: number): Promise<boolean> {
+    return this.#nats.isServed(subject, timeoutMs);
   }
 
   arrived(subject: string, socket: Socket): HomeReader | undefined {
@@ -109,6 +118,7 @@ class TcpRequestPlane implements RequestPlane, CallOwner, HomeListener {
     this.#isClosed = true;
     for (const call of this.#calls.values()) call.abandon();
     for (const connections of this.#connections.values()) for (const connection of connections) connection.close();
+    await this.#nats.close();
     await this.#home?.close();
   }
 

@@ -1,6 +1,7 @@
 /** Settings of the request plane from an environment that is handed in (DYN_TCP_*); defaults are Dynamo's unless said. */
 import { readFile } from "node:fs/promises";
 import type { ConnectionOptions, TlsOptions } from "node:tls";
+import { type NatsSettings, natsSettings } from "../nats/settings.ts";
 
 export interface RequestPlaneSettings {
   /** What workers are told to dial; undefined for the machine's own address. */
@@ -15,6 +16,8 @@ export interface RequestPlaneSettings {
   readonly connectionsPerWorker: number;
   readonly serverTls: TlsOptions | undefined;
   readonly clientTls: ConnectionOptions | undefined;
+  /** For workers that are reached over NATS. */
+  readonly nats: NatsSettings;
 }
 
 export const requestPlaneDefaults: RequestPlaneSettings = {
@@ -29,6 +32,7 @@ export const requestPlaneDefaults: RequestPlaneSettings = {
   connectionsPerWorker: 4,
   serverTls: undefined,
   clientTls: undefined,
+  nats: natsSettings({}),
 };
 
 /** Of the server that others ask (DYN_TCP_RPC_*). */
@@ -68,6 +72,7 @@ export async function requestPlaneSettings(env: Environment): Promise<RequestPla
     ackTimeoutMs: ackSeconds === undefined || ackSeconds === 0 ? defaults.ackTimeoutMs : ackSeconds * 1000,
     serverTls: await serverTls(env),
     clientTls: await clientTls(env),
+    nats: natsSettings(env),
   };
 }
 

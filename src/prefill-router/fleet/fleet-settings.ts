@@ -19,9 +19,11 @@ import { type PlanConfig, planDefaults, type SettingsOf } from "../plan/contract
 import { syntheticProfile } from "../policy/policy-class.ts";
 import { parsePolicyConfig, type RouterPolicyConfig } from "../policy/policy-config.ts";
 import { type ScoringParameters, scoringOf } from "../policy/worker-selection.ts";
+import { loadPrefillLoad } from "../prefill-load/load-table.ts";
+import type { PrefillLoadTable } from "../prefill-load/prefill-load-table.ts";
 import type { Environment } from "../settings/environment.ts";
 import { routerSettingsFromPolicy } from "../settings/parameters.ts";
-import { faultsWithoutDiscovery, substitutions } from "../settings/settings-check.ts";
+import { effectlessSettings, faultsWithoutDiscovery, substitutions } from "../settings/settings-check.ts";
 import type { BusyThresholds } from "../stage/overload.ts";
 import { readTrackingHash, type TrackingHash } from "../stage/tracking-hash.ts";
 
@@ -35,6 +37,8 @@ export interface FleetSettings {
   readonly conditional: ConditionalDisaggregation | undefined;
   /** What running blocks are counted by in the place of the public chain; undefined: by that. */
   readonly tracking: TrackingHash | undefined;
+  /** How long prefills take; undefined: prompt tokens count in full. */
+  readonly prefillLoad: PrefillLoadTable | undefined;
 }
 
 export interface FleetSettingsRead {
@@ -58,8 +62,9 @@ export function readFleetSettings(
     faults.push(...later.faults);
     config = later.config;
   }
-  warnings.push(...substitutions(config));
-  return { settings: settingsFrom(config, policy, faults), warnings, faults };
+  warnings.push(...effectlessSettings(config), ...substitutions(config));
+  const prefillLoad = loadPrefillLoad(config, environment, faults);
+  return { settings: settingsFrom(config, policy, prefillLoad, faults), warnings, faults };
 }
 
 /** For a router whose workers no discovery of Dynamo tells of. */
@@ -70,6 +75,9 @@ export function readSettingsWithoutDiscovery(
   const read = readFleetSettings(environment, parameters);
   return { ...read, faults: [...read.faults, ...faultsWithoutDiscovery(read.settings.config)] };
 }
+
+/** Where load shrinks by itself, no event says that a rank has room again. Dynamo's. */
+const decayingRecheckMs = 100;
 
 function readPolicy(path: string | undefined, faults: string[]): RouterPolicyConfig | undefined {
   if (path === undefined) return undefined;
@@ -88,7 +96,12 @@ function readPolicy(path: string | undefined, faults: string[]): RouterPolicyCon
   return undefined;
 }
 
-function settingsFrom(config: RouterConfig, policy: RouterPolicyConfig | undefined, faults: string[]): FleetSettings {
+function settingsFrom(
+  config: RouterConfig,
+  policy: RouterPolicyConfig | undefined,
+  prefillLoad: PrefillLoadTable | undefined,
+  faults: string[],
+): FleetSettings {
   const tracking = readTrackingHash(config);
   if (tracking.kind === "fault") faults.push(tracking.message);
   const queue = syntheticProfile(config.routerQueueThreshold, config.routerQueuePolicy);
@@ -98,6 +111,7 @@ function settingsFrom(config: RouterConfig, policy: RouterPolicyConfig | undefin
     busyThresholds: busyThresholdsOf(config),
     conditional: conditionalOf(config),
     tracking: tracking.kind === "keyed" ? tracking.hash : undefined,
+    prefillLoad,
     planConfig: (model, isDisaggEnforced) => ({
       profile: policy?.profileOf(model) ?? queue,
       // The picker's frontends serve what they are told: in direct mode each request of a disaggregated set names both legs.
@@ -112,7 +126,7 @@ function settingsFrom(config: RouterConfig, policy: RouterPolicyConfig | undefin
             },
       isDisaggEnforced,
       activeRequestExpiryMs: config.activeRequestExpirySecs * 1000,
-      queueRecheckMs: planDefaults.queueRecheckMs,
+      queueRecheckMs: config.routerPrefillLoadModel === "none" ? planDefaults.queueRecheckMs : decayingRecheckMs,
       maxQueuedPlans: planDefaults.maxQueuedPlans,
     }),
   };

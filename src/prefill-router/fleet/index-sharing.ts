@@ -12,8 +12,9 @@ import { createRemoteSetIndex, createSetIndex, type SetIndex } from "./set-index
 export interface IndexSharingInit {
   readonly set: WorkerSet;
   readonly settings: FleetSettings;
-  /** Where other processes serve their indices; used where the settings ask for one. */
-  readonly remote: { readonly requests: Pick<RequestPlane, "call">; readonly lookup: InstanceLookup };
+  readonly requests: Pick<RequestPlane, "call">;
+  /** Where other processes serve their indices; asked where the settings want one. */
+  readonly servedIndices: InstanceLookup;
   /** Where this set's index is served to others; undefined: nowhere. */
   readonly service?: Pick<IndexService, "serve"> | undefined;
   readonly log: Logger;
@@ -25,15 +26,22 @@ export interface IndexSharingInit {
 const answerWithinMs = 1000;
 
 /** Undefined where the set keeps an index of its own, or needs none: without credit an overlap counts nothing. */
-export function createIndexClient({ set, settings, remote, now, log }: IndexSharingInit): IndexClient | undefined {
+export function createIndexClient({
+  set,
+  settings,
+  requests,
+  servedIndices,
+  now,
+  log,
+}: IndexSharingInit): IndexClient | undefined {
   const { useRemoteIndexer, useKvEvents, overlapScoreCredit } = settings.config;
   if (!useRemoteIndexer || overlapScoreCredit === 0) return undefined;
   return new IndexClient({
     model: set.model,
     isFedByEvents: useKvEvents,
     asksDecodeLeg: settings.settingsOf("decode", undefined).overlapScoreCredit > 0,
-    plane: remote.requests,
-    lookup: remote.lookup,
+    plane: requests,
+    lookup: servedIndices,
     now,
     log,
     answerWithinMs,

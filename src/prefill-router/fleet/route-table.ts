@@ -4,7 +4,7 @@ import type { RankOverlap } from "../../dynamo/kv-index/index-answer.ts";
 import type { InferenceRequest } from "../../request/inference-request.ts";
 import type { TokenHashes } from "../../tokens/block-hash.ts";
 import type { NoTokens, TokenizedPrompt, TokenizeFailure } from "../../tokens/prompt-tokenizer.ts";
-import type { PrefillRouter } from "../contracts.ts";
+import type { PrefillRouter, SharedHits } from "../contracts.ts";
 
 /** The prompt's tokens, with the media in them where engines hash those by themselves. */
 export type RequestTokens = (TokenizedPrompt & { readonly media?: PromptTokens["media"] }) | NoTokens | TokenizeFailure;
@@ -15,6 +15,8 @@ export type TokenizeRequest = (request: InferenceRequest, done: (tokens: Request
 export interface PromptHashes extends TokenHashes {
   /** What running blocks are counted by, where that is not the chain. */
   readonly trackingHashes?: Uint32Array | undefined;
+  /** What a cache that the workers share has of the prompt, where they have one. */
+  readonly sharedHits?: SharedHits | undefined;
 }
 
 /** Calls done exactly once, before it returns or later, unless cancelled; undefined: nothing could be learnt of the prompt. */

@@ -7,11 +7,12 @@ import type { EventPlane } from "../../dynamo/event-plane/event-plane.ts";
 import { parseActiveLoad } from "../../dynamo/kv-events/active-load.ts";
 import type { ModelCard } from "../../dynamo/model-card/model-card.ts";
 import type { EventChannelRecord, EventScope, InstanceRecord } from "../../dynamo/records.ts";
+import type { RequestPlane } from "../../dynamo/request-plane/contracts.ts";
 import type { SetWorker, WorkerSet } from "../../dynamo/worker-sets/worker-set.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { TokenHasher } from "../../tokens/block-hash.ts";
 import type { PromptTokenizer } from "../../tokens/prompt-tokenizer.ts";
-import type { PrefillRouter } from "../contracts.ts";
+import type { PrefillRouter, Stage } from "../contracts.ts";
 import { KvEventIngest } from "../indexer/kv-event-ingest.ts";
 import type { RecoveryQuery } from "../indexer/recovery-query.ts";
 import { type RouterObserver, systemTimers } from "../plan/contracts.ts";
@@ -21,6 +22,7 @@ import type { IndexClient } from "../remote-index/index-client.ts";
 import type { SetServing } from "../remote-index/set-serving.ts";
 import { ReplicaSync } from "../replica-sync/replica-sync.ts";
 import { defaultRoutingGroup as routingGroup } from "../routing-group.ts";
+import { SharedCaches } from "../shared-cache/shared-caches.ts";
 import { createWorkerStage } from "../stage/worker-stage.ts";
 import type { WorkerStage } from "../stage.ts";
 import { chatOptionsOf } from "./chat-options.ts";
@@ -41,6 +43,7 @@ export interface SetRuntimeInit extends IndexSharingInit {
   readonly plane: EventPlane;
   readonly channels: ChannelLookup;
   readonly query: RecoveryQuery;
+  readonly requests: Pick<RequestPlane, "call" | "isServed">;
   readonly hasher: TokenHasher;
   readonly log: Logger;
   readonly now: () => number;
@@ -67,6 +70,8 @@ export class SetRuntime {
   readonly remoteIndex: IndexClient | undefined;
   /** Undefined where nobody is told of it. */
   readonly serving: SetServing | undefined;
+  /** Undefined where the settings name none. */
+  readonly sharedCaches: SharedCaches | undefined;
   readonly #init: SetRuntimeInit;
   readonly #feeds: EventFeeds;
   readonly #workers = new Map<bigint, SetWorker>();
@@ -91,6 +96,8 @@ export class SetRuntime {
         blockSize: card.kvCacheBlockSize,
         busyThresholds: settings.busyThresholds,
         needsBatchedTokens: planConfig.profile.classes.some(hasQueue),
+        prefillLoad: settings.prefillLoad,
+        now,
         random,
       });
     this.stages = { prefill: stage("prefill"), decode: stage("decode") };
@@ -108,6 +115,10 @@ export class SetRuntime {
     });
     this.suspects = new Suspects({
       addressOf: (id) => addressOf(this.#workers.get(id)),
+      isServed: (id, timeoutMs) => {
+        const transport = this.#workers.get(id)?.instance.transport;
+        return transport?.kind === "nats" ? init.requests.isServed(transport.subject, timeoutMs) : undefined;
+      },
       isDispensable: (id) => this.#hasStandIn(id),
       exclude: (id) => {
         log.warn(
@@ -118,6 +129,7 @@ export class SetRuntime {
       },
       readmit: (id) => this.router.suspectWorker(id, 0),
     });
+    this.sharedCaches = sharedCachesOf(init, card.kvCacheBlockSize);
     this.#feeds = new EventFeeds(init.plane, init.channels, log);
     const { registration, plane } = init;
     this.replicas = new ReplicaSync({
@@ -206,6 +218,7 @@ export class SetRuntime {
         hash: (tokens, cacheSalt) => ({
           ...hasher.hash(tokens, { blockSize, loraName, cacheSalt, isEagle }),
           trackingHashes: track?.(tokens, { loraName, cacheSalt, mmHashes: undefined }, isEagle),
+          sharedHits: this.sharedCaches?.hitsOf(tokens, cacheSalt),
         }),
       };
       this.#routes.set(loraName, route);
@@ -219,6 +232,7 @@ export class SetRuntime {
     this.router.upsertWorker(routerWorkerOf(worker));
     this.remoteIndex?.workerAdded(worker);
     this.serving?.workerAdded(worker);
+    this.#followCache(worker);
     this.replicas.workerAdded(worker);
     this.#hear(worker);
   }
@@ -229,6 +243,7 @@ export class SetRuntime {
     this.router.upsertWorker(routerWorkerOf(worker));
     this.remoteIndex?.workerAdded(worker);
     this.serving?.workerAdded(worker);
+    this.#followCache(worker);
     // The same process that was seen not to listen, whatever it registers.
     if (this.suspects.excluded.includes(worker.id)) this.router.suspectWorker(worker.id, Number.POSITIVE_INFINITY);
     if (before !== undefined && before.kvScope !== worker.kvScope) this.#feeds.retain(this.#scopes());
@@ -245,6 +260,7 @@ export class SetRuntime {
     this.router.removeWorker(workerId);
     this.remoteIndex?.workerRemoved(workerId);
     this.serving?.workerRemoved(workerId);
+    this.sharedCaches?.removeWorker(workerId);
     this.#feeds.retain(this.#scopes());
     this.replicas.workerRemoved(workerId);
   }
@@ -265,7 +281,9 @@ export class SetRuntime {
       isReady: this.isReady,
       suspects: this.suspects.excluded.map(String),
       index: sizeOf(this.indexSize),
+      sharedCache: this.sharedCaches?.state() ?? null,
       router: this.router.snapshot(),
+      prefillLoad: this.#init.settings.prefillLoad?.state() ?? null,
       remoteIndex: this.remoteIndex?.state() ?? null,
       servedIndex: this.serving?.counters ?? null,
       replicas: this.replicas.state(),
@@ -288,12 +306,17 @@ export class SetRuntime {
     this.#routes.clear();
     await this.replicas.close();
     await this.#feeds.close();
+    await this.sharedCaches?.close();
     await tokenizer?.close();
   }
 
   #askIndex(): AskIndex | undefined {
     const client = this.remoteIndex;
     return client === undefined ? undefined : (blockHashes, done) => client.ask(blockHashes, done);
+  }
+
+  #followCache({ id, role, card }: SetWorker): void {
+    this.sharedCaches?.upsertWorker({ id, role, hicache: card.runtime.hicache });
   }
 
   /** Another worker of its kind may be chosen. */
@@ -361,6 +384,26 @@ export class SetRuntime {
   #drop(tokenizer: PromptTokenizer): void {
     tokenizer.close().catch((error: unknown) => this.#init.log.error({ error }, "a tokenizer failed to close"));
   }
+}
+
+/** A stage in whose choice no cached block counts follows no cache. */
+function sharedCachesOf({ set, settings, observers, now, log }: SetRuntimeInit, blockSize: number) {
+  const { config, settingsOf } = settings;
+  if (config.sharedCacheType === "none") return undefined;
+  const legs = { prefill: ["prefill"], decode: ["aggregated", "decode"] } as const;
+  return new SharedCaches({
+    set: set.key,
+    blockSize,
+    eventsEndpoint: config.mooncakeKvEventsEndpoint,
+    stages: (["prefill", "decode"] satisfies Stage[]).filter((stage) =>
+      legs[stage].some((leg) => settingsOf(leg, undefined).overlapScoreCredit !== 0),
+    ),
+    now,
+    asked: (ms) => {
+      for (const observer of observers) observer.sharedCacheAsked?.(ms);
+    },
+    log,
+  });
 }
 
 /** Its own card says how many it has; a source of another rank is nobody's. */

@@ -1,13 +1,15 @@
 /**
  * Workers whose answers were refused or broke off. Whether such a worker is gone is asked of its process: one TCP connection to its request
- * plane, and again every second until it listens or its record leaves. Asked at most once at a time and fifty times a second a worker. A refusal
+ * plane, or of NATS whether anybody serves its subject, and again every second until it listens or its record leaves. Asked at most once at a time and fifty times a second a worker. A refusal
  * blames both legs of a request, so the last worker of a kind stays in the choice until its process has been asked.
  */
 import { connect } from "node:net";
 
 export interface SuspectsInit {
-  /** "host:port" where the worker listens; undefined: cannot be asked. */
+  /** "host:port" where the worker listens; undefined: it has no such place. */
   addressOf(workerId: bigint): string | undefined;
+  /** For a worker without an address; must not reject. Undefined: it cannot be asked. */
+  isServed?(workerId: bigint, timeoutMs: number): Promise<boolean> | undefined;
   /** Others can do its work for as long as it takes to ask. */
   isDispensable(workerId: bigint): boolean;
   exclude(workerId: bigint): void;
@@ -90,15 +92,20 @@ export class Suspects {
 
   #probe(workerId: bigint, suspect: Suspect): void {
     const address = this.#init.addressOf(workerId);
+    const answered = (isListening: boolean): void => {
+      if (this.#isClosed || this.#suspects.get(workerId) !== suspect) return;
+      if (!isListening) this.#exclude(workerId, suspect);
+      this.#rest(workerId, suspect, isListening);
+    };
     if (address === undefined) {
-      this.#rest(workerId, suspect, true);
+      const serving = this.#init.isServed?.(workerId, this.#connectTimeoutMs);
+      if (serving === undefined) this.#rest(workerId, suspect, true);
+      else void serving.then(answered);
       return;
     }
     const probe = listens(address, this.#connectTimeoutMs, (isListening) => {
       this.#probes.delete(probe);
-      if (this.#isClosed || this.#suspects.get(workerId) !== suspect) return;
-      if (!isListening) this.#exclude(workerId, suspect);
-      this.#rest(workerId, suspect, isListening);
+      answered(isListening);
     });
     this.#probes.add(probe);
   }

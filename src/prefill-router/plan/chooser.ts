@@ -96,6 +96,8 @@ export class Chooser {
       sequenceHashes: request.trackingHashes ?? request.sequenceHashes,
       // Dynamo does not ask its index for a leg in which an overlap counts nothing.
       matches: settings.overlapScoreCredit === 0 ? undefined : matches,
+      sharedHits:
+        settings.overlapScoreCredit === 0 ? undefined : request.sharedHits?.of(isPrefill ? "prefill" : "decode"),
       loraName: request.loraName,
       expectedOutputTokens: request.expectedOutputTokens,
       allowedWorkerIds: isPrefill ? request.allowed?.prefill : request.allowed?.decode,
@@ -136,14 +138,10 @@ export class Chooser {
   choose(request: PlanRequest, nowMs: number, isPreview: boolean): Choice {
     const unready = this.unready();
     if (unready !== undefined) return { kind: "refused", refusal: unready };
-    const { config, decode, random } = this.#options;
+    const { decode, random } = this.#options;
     const matches = this.match(request, nowMs);
     const decodeBound = this.boundTo(request, "decode", nowMs);
-    const wholeOnDecode = (): Choice => {
-      const leg = this.legRequest(request, "aggregated", matches, decodeBound);
-      return this.#decodeAlone(request, leg, decode.select(leg, nowMs, random), decodeBound, undefined, isPreview);
-    };
-    if (!this.isDisaggregated) return wholeOnDecode();
+    if (!this.isDisaggregated) return this.#wholeOnDecode(request, matches, decodeBound, nowMs, isPreview);
     const prefillBound = this.boundTo(request, "prefill", nowMs);
     const prefillRequest = this.legRequest(request, "prefill", matches, prefillBound);
     const prefillSelection = this.#options.prefill.select(prefillRequest, nowMs, random);
@@ -152,8 +150,9 @@ export class Chooser {
       return this.#decodeAlone(request, bypass.leg, bypass.selection, decodeBound, bypass.decision, isPreview);
     }
     if (prefillSelection.kind === "none") {
-      const isNeeded = config.servesWithoutPrefill !== true || request.pinned?.prefill !== undefined;
-      return isNeeded ? refused(refusalOf("prefill", prefillSelection)) : wholeOnDecode();
+      return this.mayGoWithoutPrefill(request)
+        ? this.#wholeOnDecode(request, matches, decodeBound, nowMs, isPreview)
+        : refused(refusalOf("prefill", prefillSelection));
     }
     const decodeRequest = this.#afterPrefill(
       this.legRequest(request, "decode", matches, decodeBound),
@@ -172,6 +171,17 @@ export class Chooser {
       decode: { stage: decode, request: decodeRequest, selected: decodeSelection },
       bypass: bypass?.decision,
     };
+  }
+
+  /** Whether the decode worker may compute the prompt where no prefill worker can. */
+  mayGoWithoutPrefill(request: PlanRequest): boolean {
+    return this.#options.config.servesWithoutPrefill === true && request.pinned?.prefill === undefined;
+  }
+
+  /** As `choose`, but the decode worker computes the prompt. */
+  chooseWithoutPrefill(request: PlanRequest, nowMs: number, isPreview: boolean): Choice {
+    const matches = this.match(request, nowMs);
+    return this.#wholeOnDecode(request, matches, this.boundTo(request, "decode", nowMs), nowMs, isPreview);
   }
 
   /** A choice made before, if its ranks are still there: who waits, what is cached and who is allowed count no more. */
@@ -227,6 +237,18 @@ export class Chooser {
   ): readonly RankExplanation[] {
     const leg: LegKind = this.isDisaggregated ? stage : "aggregated";
     return this.#options[stage].explain(this.legRequest(request, leg, matches, bound), nowMs);
+  }
+
+  #wholeOnDecode(
+    request: PlanRequest,
+    matches: KvMatches | undefined,
+    bound: WorkerRank | undefined,
+    nowMs: number,
+    isPreview: boolean,
+  ): Choice {
+    const { decode, random } = this.#options;
+    const leg = this.legRequest(request, "aggregated", matches, bound);
+    return this.#decodeAlone(request, leg, decode.select(leg, nowMs, random), bound, undefined, isPreview);
   }
 
   #decodeAlone(

@@ -16,7 +16,7 @@ export interface PlanConfig {
   readonly affinity: AffinitySettings | undefined;
   /** A set of decode workers serves nothing until a prefill worker is there; else it serves aggregated until the first one comes. */
   readonly isDisaggEnforced: boolean;
-  /** A request whose prefill leg cannot be chosen is computed on its decode worker, instead of refused. Default: refused. */
+  /** A request whose prefill leg cannot be chosen or waited for is computed on its decode worker, instead of refused. Default: refused. */
   readonly servesWithoutPrefill?: boolean;
   /** Bookings nobody ended are ended after this time. */
   readonly activeRequestExpiryMs: number;
@@ -103,6 +103,8 @@ export interface RouterObserver {
   /** Bookings that nobody ended, here or on another replica. */
   reaped?(count: number, isRemote: boolean): void;
   sessionBound?(sessionId: string, stage: Stage, rank: WorkerRank): void;
+  /** A prompt was looked up in a shared cache. */
+  sharedCacheAsked?(ms: number): void;
 }
 
 export interface PlannedEvent {
@@ -115,6 +117,8 @@ export interface PlannedEvent {
   /** Tokens that the leg that computes the prompt finds cached, and how many fewer than on the best rank. */
   readonly hitTokens: number;
   readonly lostTokens: number;
+  /** Blocks of the prompt that a shared cache has for that leg, as ranges; undefined where none was asked. */
+  readonly sharedHits: Uint32Array | undefined;
 }
 
 export interface PrefillRouterOptions {

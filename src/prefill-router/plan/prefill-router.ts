@@ -88,7 +88,8 @@ class PlanningRouter implements PrefillRouter {
       roster: this.#roster,
       chooser: this.#chooser,
       announcer: this.#announcer,
-      admit: (request, policyClass, waitedMs) => this.#admit(request, policyClass, waitedMs),
+      admit: (request, policyClass, waitedMs) => this.#admit(request, policyClass, waitedMs, false),
+      admitWithoutPrefill: (request, policyClass) => this.#admit(request, policyClass, 0, true),
     });
     this.#endUpkeep = keepUp(index, now, timers);
     this.#cancelHousekeeping = this.#armHousekeeping();
@@ -177,19 +178,29 @@ class PlanningRouter implements PrefillRouter {
     this.#sessions?.decode.clear();
   }
 
-  #admit(request: PlanRequest, policyClass: string, waitedMs: number): PlanOutcome {
+  #admit(request: PlanRequest, policyClass: string, waitedMs: number, isWithoutPrefill: boolean): PlanOutcome {
     const nowMs = this.#options.now();
     const { explain } = request;
-    if (explain !== undefined) explain(explanationOf(this.#chooser, request, policyClass, waitedMs, nowMs));
-    const choice = this.#chooser.choose(request, nowMs, request.isQuery === true);
+    // Made before the choice, which may forget a session.
+    const explanation =
+      explain === undefined ? undefined : explanationOf(this.#chooser, request, policyClass, waitedMs, nowMs);
+    const isQuery = request.isQuery === true;
+    const choice = isWithoutPrefill
+      ? this.#chooser.chooseWithoutPrefill(request, nowMs, isQuery)
+      : this.#chooser.choose(request, nowMs, isQuery);
+    if (explanation !== undefined) {
+      const isAlone = choice.kind === "chosen" && choice.prefill === undefined;
+      explain?.(isAlone ? { ...explanation, mode: "aggregated" } : explanation);
+    }
     if (choice.kind === "refused") return this.#announcer.refused(choice.refusal, request);
-    if (request.isQuery === true) return { kind: "planned", plan: planOf(choice, nothingBooked) };
+    if (isQuery) return { kind: "planned", plan: planOf(choice, nothingBooked) };
     return this.#commit(request, choice, policyClass, waitedMs, nowMs);
   }
 
   #commit(request: PlanRequest, choice: Chosen, policyClass: string, waitedMs: number, nowMs: number): PlanOutcome {
     const plan = this.#book(request, choice, nowMs);
     this.#tellIndex(request, choice, nowMs);
+    const computing = choice.prefill ?? choice.decode;
     return this.#announcer.planned({
       request,
       plan,
@@ -197,7 +208,8 @@ class PlanningRouter implements PrefillRouter {
       waitedMs,
       isBypass: choice.bypass === "bypassed",
       hitTokens: (plan.prefill ?? plan.decode).cachedTokens,
-      lostTokens: this.#announcer.countsLostOverlap ? lostTokens(choice.prefill ?? choice.decode) : 0,
+      lostTokens: this.#announcer.countsLostOverlap ? lostTokens(computing) : 0,
+      sharedHits: computing.request.sharedHits,
     });
   }
 

@@ -19,6 +19,8 @@ export interface WaitingOptions {
   readonly announcer: Announcer;
   /** Plans in this turn; `waitedMs` is 0 for a request that never waited. */
   readonly admit: (request: PlanRequest, policyClass: string, waitedMs: number) => PlanOutcome;
+  /** The same without a prefill leg. */
+  readonly admitWithoutPrefill: (request: PlanRequest, policyClass: string) => PlanOutcome;
 }
 
 /** Who is asked for room: without matches, which do not outlive a turn. */
@@ -86,7 +88,7 @@ export class WaitingPlans {
     }
     const mayWait = request.doNotQueue !== true;
     if (!mayWait && !this.#isReady(policyClass, waiting)) {
-      done(this.#options.announcer.refused(this.#noWaiting(policyClass), request));
+      this.#turnAway(request, policyClass, this.#noWaiting(policyClass), done);
       return undefined;
     }
     const full: QueueRejection | undefined =
@@ -104,7 +106,7 @@ export class WaitingPlans {
     };
     const entry = full ?? this.#queue.push(arrival, waiting, this.#workerCount());
     if (!(entry instanceof QueueEntry)) {
-      done(this.#options.announcer.refused(this.#rejected(entry), request));
+      this.#turnAway(request, policyClass, this.#rejected(entry), done);
       return undefined;
     }
     this.#options.announcer.queued(policyClass.name);
@@ -113,8 +115,26 @@ export class WaitingPlans {
     if (mayWait) return () => this.#cancel(entry);
     this.#queue.remove(entry);
     this.#announceLeft(entry, "refused");
-    done(this.#options.announcer.refused(this.#noWaiting(policyClass), request));
+    this.#turnAway(request, policyClass, this.#noWaiting(policyClass), done);
     return undefined;
+  }
+
+  /** Refuses who may not wait here, unless a decode worker with room may compute the prompt as well. */
+  #turnAway(
+    request: PlanRequest,
+    policyClass: PolicyClass,
+    refusal: PlanRefusal,
+    done: (outcome: PlanOutcome) => void,
+  ): void {
+    const { router, chooser, announcer, admitWithoutPrefill } = this.#options;
+    if (chooser.isDisaggregated && chooser.mayGoWithoutPrefill(request)) {
+      const alone = chooser.legRequest(request, "aggregated", undefined, undefined);
+      if (!router.decode.isSaturated(alone, busyFractionOf(policyClass), busyTokensOf(policyClass))) {
+        answer(done, admitWithoutPrefill(request, policyClass.name));
+        return;
+      }
+    }
+    done(announcer.refused(refusal, request));
   }
 
   /** Plans whoever may go now. Safe to call from within an answer. */
@@ -185,8 +205,8 @@ export class WaitingPlans {
     if (!hasQueue(policyClass) || chooser.unready() !== undefined) return true;
     const { gates, request } = waiting;
     if (gates.version !== roster.version || gates.allowed !== request.allowed) waiting.gates = this.#gatesOf(request);
-    const fraction = policyClass.busyFraction ?? Number.POSITIVE_INFINITY;
-    const tokens = policyClass.busyTokens ?? Number.POSITIVE_INFINITY;
+    const fraction = busyFractionOf(policyClass);
+    const tokens = busyTokensOf(policyClass);
     const { prefill, decode } = waiting.gates;
     if (router.decode.isSaturated(decode, fraction, tokens)) return false;
     if (prefill === undefined || !router.prefill.isSaturated(prefill, fraction, tokens)) return true;
@@ -276,6 +296,14 @@ export class WaitingPlans {
       this.drain();
     });
   }
+}
+
+function busyFractionOf({ busyFraction }: PolicyClass): number {
+  return busyFraction ?? Number.POSITIVE_INFINITY;
+}
+
+function busyTokensOf({ busyTokens }: PolicyClass): number {
+  return busyTokens ?? Number.POSITIVE_INFINITY;
 }
 
 function answer(done: (outcome: PlanOutcome) => void, outcome: PlanOutcome): void {

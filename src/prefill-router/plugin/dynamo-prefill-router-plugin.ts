@@ -4,7 +4,7 @@ import { dynamoDiscoveryType } from "../../data/discovery/dynamo/dynamo-discover
 import { createClusterPeers } from "../../data/peers/cluster-peers.ts";
 import { createListedPeers, type PeerName, parsePeer } from "../../data/peers/peer-addresses.ts";
 import { createTokenBackend } from "../../data/producers/token-producer.ts";
-import { isTruthy } from "../../dynamo/event-plane/settings.ts";
+import { isTruthy } from "../../dynamo/variables.ts";
 import type { PluginContext, PluginDefinition } from "../../scheduling/contracts.ts";
 import { type FleetSettings, readFleetSettings, readSettingsWithoutDiscovery } from "../fleet/fleet-settings.ts";
 import { settingSchemas } from "../settings/parameters.ts";
@@ -170,10 +170,11 @@ function createOver(
   context: PluginContext,
 ): DynamoPrefillRouter {
   const { vllm, modelPath } = engines.tokens ?? {};
+  const settings = readSettings(parameters, context, readSettingsWithoutDiscovery);
   const routes = new EndpointRoutes({
     endpoints: context.endpoints,
     engines,
-    settings: readSettings(parameters, context, readSettingsWithoutDiscovery),
+    settings,
     tokenizer:
       vllm === undefined && modelPath === undefined
         ? undefined

@@ -42,6 +42,8 @@ export type RoutedSet = Pick<SetRuntime, "router" | "indexSize" | "ingest"> & {
   /** Where another process keeps the index; and where this one is asked for its own. */
   readonly remoteIndex?: Pick<IndexClient, "counters"> | undefined;
   readonly serving?: Pick<SetServing, "counters"> | undefined;
+  /** Undefined where none is asked. */
+  readonly sharedCaches?: SetRuntime["sharedCaches"];
   readonly set: WatchedSet;
 };
 

@@ -63,8 +63,10 @@ export function explainPlan(
   };
 }
 
-function legView({ worker, dpRank, deviceBlocks, hostBlocks, diskBlocks, cachedTokens, cost }: Leg): View {
-  return { workerId: worker.id.toString(), dpRank, cost, cachedTokens, deviceBlocks, hostBlocks, diskBlocks };
+function legView(leg: Leg): View {
+  const { worker, dpRank, cost, activePrefillTokens, cachedTokens, deviceBlocks, hostBlocks, diskBlocks } = leg;
+  const rank = { workerId: worker.id.toString(), dpRank, cost, activePrefillTokens };
+  return { ...rank, cachedTokens, deviceBlocks, hostBlocks, diskBlocks };
 }
 
 function consideredView({ waitedMs, conditional, stages }: Considered): View {

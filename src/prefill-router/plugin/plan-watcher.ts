@@ -42,5 +42,6 @@ export function relay(set: WatchedSet, watcher: () => PlanWatcher | undefined): 
     refused: (refusal, request) => current()?.refused?.(refusal, request),
     left: (policyClass, waitedMs, how) => current()?.left?.(policyClass, waitedMs, how),
     reaped: (count, isRemote) => current()?.reaped?.(count, isRemote),
+    sharedCacheAsked: (ms) => current()?.sharedCacheAsked?.(ms),
   };
 }

@@ -183,6 +183,7 @@ export class Planning implements PendingPlanning {
         sequenceHashes: hashes.sequenceHashes,
         overlaps,
         trackingHashes: hashes.trackingHashes,
+        sharedHits: hashes.sharedHits,
         loraName: route.loraName,
         expectedOutputTokens: hints.expectedOutputTokens,
         priorityJump: hints.priorityJump,

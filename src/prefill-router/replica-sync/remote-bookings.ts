@@ -114,7 +114,10 @@ export class RemoteBookings {
       requestId,
       { workerId, dpRank },
       add.sequenceHashes ?? noHashes,
-      add.trackPrefillTokens ? (add.prefillTokens ?? 0) : 0,
+      {
+        prefillTokens: add.trackPrefillTokens ? (add.prefillTokens ?? 0) : 0,
+        expectedPrefillMs: add.expectedPrefillMs,
+      },
       add.expectedOutputTokens,
       nowMs,
     );

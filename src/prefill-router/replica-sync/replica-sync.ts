@@ -16,7 +16,7 @@ import type { EventChannelRecord, EventScope, InstanceRecord } from "../../dynam
 import type { SetRole } from "../../dynamo/worker-sets/worker-set.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { Stage } from "../contracts.ts";
-import type { StageObserver, StageRequest, WorkerStage } from "../stage.ts";
+import type { PrefillLoad, StageObserver, StageRequest, WorkerStage } from "../stage.ts";
 import { type OwnBooking, RemoteBookings } from "./remote-bookings.ts";
 import { createReplicaCounters, type ReplicaCounters } from "./replica-counters.ts";
 import { type LinkSharing, ReplicaLink, replicaTopic } from "./replica-link.ts";
@@ -160,13 +160,13 @@ export class ReplicaSync {
   /** Tells the others of a stage's own bookings. */
   #teller(own: Map<string, LinkedBooking>): StageObserver {
     return {
-      booked: (booking, { workerId, dpRank }, request, prefillTokens) => {
+      booked: (booking, { workerId, dpRank }, request, prefill) => {
         const link = this.#workers.get(workerId)?.link;
         if (link === undefined) return;
         const linked: LinkedBooking = { booking, workerId, dpRank, link };
         own.set(booking.id, linked);
         if (this.#init.sharing !== undefined) {
-          this.#tell(linked, additionOf(request, prefillTokens), request.loraName);
+          this.#tell(linked, additionOf(request, prefill), request.loraName);
         }
       },
       prefillCompleted: (id) => {
@@ -220,7 +220,10 @@ function isWorkersMark({ change, routerId, workerId }: ActiveSequenceEvent): boo
 }
 
 /** What a booking is to the other routers. */
-export function additionOf(request: StageRequest, prefillTokens: number): ActiveSequenceChange {
+export function additionOf(
+  request: StageRequest,
+  { prefillTokens, expectedPrefillMs }: PrefillLoad,
+): ActiveSequenceChange {
   const { settings, sequenceHashes, expectedOutputTokens } = request;
   return {
     kind: "add",
@@ -230,7 +233,7 @@ export function additionOf(request: StageRequest, prefillTokens: number): Active
       expectedOutputTokens === undefined ? undefined : Math.min(Math.trunc(expectedOutputTokens), 0xffff_ffff),
     // Whole on the wire, where weighted cache tiers leave fractions here.
     prefillTokens: Math.round(prefillTokens),
-    expectedPrefillMs: undefined,
+    expectedPrefillMs,
   };
 }
 

@@ -76,8 +76,9 @@ export class Partition {
     // Callers of the service dispatch to workers themselves.
     const planConfig = { ...settings.planConfig(modelName, false), conditional: settings.conditional };
     const needsBatchedTokens = planConfig.profile.classes.some(hasQueue);
-    const stage = (name: "prefill" | "decode"): WorkerStage =>
-      createWorkerStage({ stage: name, blockSize, busyThresholds: noBusyThresholds, needsBatchedTokens, random });
+    const { prefillLoad } = settings;
+    const shared = { blockSize, busyThresholds: noBusyThresholds, needsBatchedTokens, prefillLoad, now, random };
+    const stage = (name: "prefill" | "decode"): WorkerStage => createWorkerStage({ stage: name, ...shared });
     this.prefill = stage("prefill");
     this.decode = stage("decode");
     const { router, fed } = createSetIndex(settings.config, random);

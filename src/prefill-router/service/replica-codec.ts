@@ -13,6 +13,8 @@ export type ReplicaChange =
       readonly tracksPrefillTokens: boolean;
       readonly expectedOutputTokens: number | undefined;
       readonly prefillTokens: number | undefined;
+      /** How long those take, alone on the rank; undefined where nobody knows. */
+      readonly expectedPrefillMs: number | undefined;
     }
   | { readonly kind: "prefill-completed" }
   | { readonly kind: "free" };
@@ -57,8 +59,11 @@ function encodeChange(change: ReplicaChange): unknown {
     case "prefill-completed":
       return "MarkPrefillCompleted";
     case "add": {
-      const { sequenceHashes: words, prefillTokens } = change;
-      const hint = { initial_effective_prefill_tokens: prefillTokens, expected_prefill_duration: null };
+      const { sequenceHashes: words, prefillTokens, expectedPrefillMs } = change;
+      const hint = {
+        initial_effective_prefill_tokens: prefillTokens,
+        expected_prefill_duration: expectedPrefillMs === undefined ? null : durationOf(expectedPrefillMs),
+      };
       return {
         AddRequest: {
           token_sequence: Array.from({ length: words.length / 2 }, (_, index) => wide(words, index)),
@@ -119,7 +124,20 @@ function parseChange(data: unknown): ReplicaChange | undefined {
     tracksPrefillTokens: added["track_prefill_tokens"] !== false,
     expectedOutputTokens: expected === undefined ? undefined : Number(expected),
     prefillTokens: prefillTokens === undefined ? undefined : Number(prefillTokens),
+    expectedPrefillMs: isMap(hint) ? durationMsOf(hint["expected_prefill_duration"]) : undefined,
   };
+}
+
+/** As Rust writes a Duration. */
+function durationOf(durationMs: number): { readonly secs: number; readonly nanos: number } {
+  const nanos = Math.round(durationMs * 1e6);
+  return { secs: Math.floor(nanos / 1e9), nanos: nanos % 1e9 };
+}
+
+function durationMsOf(value: unknown): number | undefined {
+  const secs = isMap(value) ? u64(value["secs"]) : undefined;
+  const nanos = isMap(value) ? u64(value["nanos"]) : undefined;
+  return secs === undefined || nanos === undefined ? undefined : Number(secs) * 1000 + Number(nanos) / 1e6;
 }
 
 function wide(words: Uint32Array, index: number): bigint {

@@ -51,7 +51,7 @@ export class Replicas {
       });
     };
     partition.decode.observe({
-      booked: (booking, rank, request, prefillTokens) => {
+      booked: (booking, rank, request, { prefillTokens, expectedPrefillMs }) => {
         const { trackPrefillTokens, trackActiveBlocks } = request.settings;
         const change: ReplicaChange = {
           kind: "add",
@@ -59,6 +59,7 @@ export class Replicas {
           tracksPrefillTokens: trackPrefillTokens,
           expectedOutputTokens: request.expectedOutputTokens,
           prefillTokens: trackPrefillTokens ? prefillTokens : undefined,
+          expectedPrefillMs,
         };
         tell(booking.id, rank.workerId, rank.dpRank, change, request.loraName);
       },
@@ -102,10 +103,11 @@ export class Replicas {
     if (service.reservations.has(bookingId)) return;
     const nowMs = now();
     this.#forgetOld(key, nowMs);
-    const tokens = change.tracksPrefillTokens ? (change.prefillTokens ?? 0) : 0;
+    const { sequenceHashes, expectedOutputTokens, expectedPrefillMs } = change;
+    const prefillTokens = change.tracksPrefillTokens ? (change.prefillTokens ?? 0) : 0;
     const rank = { workerId, dpRank };
-    const { sequenceHashes, expectedOutputTokens } = change;
-    const booking = partition.decode.bookRemote(bookingId, rank, sequenceHashes, tokens, expectedOutputTokens, nowMs);
+    const prefill = { prefillTokens, expectedPrefillMs };
+    const booking = partition.decode.bookRemote(bookingId, rank, sequenceHashes, prefill, expectedOutputTokens, nowMs);
     this.#bookings(key).set(bookingId, { booking, sinceMs: nowMs });
     const { senderId: _sender, change: _change, ...said } = event;
     service.reservations.mirror(bookingId, key, {

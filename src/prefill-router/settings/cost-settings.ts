@@ -133,8 +133,24 @@ export const costSettings = {
     kind: { kind: "choice", values: ["none", "ais"], aliases: { aic: "ais" } },
     defaultValue: "none",
     environment: ["DYN_ROUTER_PREFILL_LOAD_MODEL"],
-    description: "Model of how prefill load shrinks with time. Only none is supported.",
+    description:
+      "Model of how prefill load shrinks with time: with ais a prompt's tokens count ever less while AISimulate takes it to be computed.",
     isPolicySetting: true,
+  },
+  routerPrefillLoadTable: {
+    field: "router_prefill_load_table",
+    kind: text,
+    defaultValue: undefined,
+    environment: ["SIGNALBOX_PREFILL_LOAD_TABLE"],
+    description:
+      "File with AISimulate's predictions for ais, written by bin/prefill-load-table.py. Unset: DYN_AIS_* say what to ask AISimulate at start. Signalbox's own.",
+  },
+  routerPrefillLoadPython: {
+    field: "router_prefill_load_python",
+    kind: text,
+    defaultValue: "python3",
+    environment: ["SIGNALBOX_PREFILL_LOAD_PYTHON"],
+    description: "Interpreter that has AISimulate, where there is no such file. Signalbox's own.",
   },
   routerTtlSecs: {
     field: "router_ttl_secs",

@@ -88,8 +88,9 @@ export const flowSettings = {
     field: "enable_session_prefix_index",
     kind: truth,
     defaultValue: false,
-    environment: [],
-    description: "Track logical prefixes by session. Not supported.",
+    environment: ["DYN_ENABLE_SESSION_PREFIX_INDEX"],
+    description:
+      "Keep each session's chain of blocks beyond eviction. No effect: no choice reads it, in Dynamo neither.",
     isPolicySetting: true,
   },
   sharedCacheMultiplier: {
@@ -105,8 +106,17 @@ export const flowSettings = {
     kind: { kind: "choice", values: ["none", "hicache"] },
     defaultValue: "none",
     environment: ["DYN_SHARED_CACHE_TYPE"],
-    description: "Shared cache to ask on each request. Only none is supported.",
+    description:
+      "A cache behind those of the workers, which all of them read: hicache is SGLang's over Mooncake, known by the events of its master.",
     isPolicySetting: true,
+  },
+  mooncakeKvEventsEndpoint: {
+    field: "mooncake_kv_events_endpoint",
+    kind: text,
+    defaultValue: undefined,
+    environment: ["DYN_MOONCAKE_KV_EVENTS_ENDPOINT"],
+    description:
+      "sharedCacheType hicache: where the Mooncake master publishes its events, e.g. tcp://10.0.0.9:5557. Unset: where the workers say.",
   },
   routerPredictedTtlSecs: {
     field: "router_predicted_ttl_secs",

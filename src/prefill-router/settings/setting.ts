@@ -16,7 +16,7 @@ export type SettingKind =
 export type SettingValue = number | boolean | string | undefined;
 
 export interface Setting {
-  /** Field of KvRouterConfig, e.g. "router_ttl_secs"; the parameter is the same in camelCase. */
+  /** Field of KvRouterConfig, e.g. "router_ttl_secs", or like one; the parameter is the same in camelCase. */
   readonly field: string;
   readonly kind: SettingKind;
   readonly defaultValue: SettingValue;

@@ -31,16 +31,19 @@ export function faultsBetween(config: RouterConfig): readonly string[] {
     `conditionalDisaggPolicy ${config.conditionalDisaggPolicy} requires conditionalDisaggPrefillBusyThreshold or routerQueueThreshold`,
   );
   must(
-    config.routerPrefillLoadModel === "none",
-    `routerPrefillLoadModel ${config.routerPrefillLoadModel} is not supported`,
+    config.routerPrefillLoadModel === "none" || config.routerTrackPrefillTokens,
+    `routerPrefillLoadModel ${config.routerPrefillLoadModel} requires routerTrackPrefillTokens`,
   );
   must(!config.useRemoteIndexer || !config.serveIndexer, "useRemoteIndexer and serveIndexer exclude each other");
   must(
     !config.serveIndexer || config.overlapScoreCredit > 0,
     "serveIndexer requires overlapScoreCredit above 0: without it no index is kept",
   );
-  must(!config.enableSessionPrefixIndex, "enableSessionPrefixIndex is not supported");
-  must(config.sharedCacheType === "none", `sharedCacheType ${config.sharedCacheType} is not supported`);
+  must(!config.enableSessionPrefixIndex || config.useKvEvents, "enableSessionPrefixIndex requires useKvEvents");
+  must(
+    !config.enableSessionPrefixIndex || !config.useRemoteIndexer,
+    "enableSessionPrefixIndex and useRemoteIndexer exclude each other",
+  );
   return faults;
 }
 
@@ -51,11 +54,21 @@ export function substitutions(config: RouterConfig): readonly string[] {
   return ["routerApproximateCachePolicy lru is for an index of one router alone; ttl is used instead"];
 }
 
-/** What a router cannot do whose workers are not registered with Dynamo. */
+/** Settings that are understood and change nothing. */
+export function effectlessSettings(config: RouterConfig): readonly string[] {
+  return config.enableSessionPrefixIndex
+    ? ["enableSessionPrefixIndex has no effect: it is an index that no choice of worker reads, in Dynamo too"]
+    : [];
+}
+
+/** What a router cannot do whose workers are not registered with Dynamo: no component to ask, no card that says how a shared cache is laid out. */
 export function faultsWithoutDiscovery(config: RouterConfig): readonly string[] {
   const faults: string[] = [];
-  const whose = "is for workers that Dynamo registers";
+  const whose = "is supported for workers that Dynamo registers only";
   if (config.useRemoteIndexer) faults.push(`useRemoteIndexer ${whose}`);
   if (config.serveIndexer) faults.push(`serveIndexer ${whose}`);
+  if (config.sharedCacheType !== "none") {
+    faults.push(`sharedCacheType ${config.sharedCacheType} ${whose}: nothing else says how they lay it out`);
+  }
   return faults;
 }

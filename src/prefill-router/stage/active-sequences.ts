@@ -6,6 +6,7 @@
 import type { AddressSecrets } from "../../data/prefix-index/block-address.ts";
 import type { StageBooking } from "../stage.ts";
 import { ActiveBlocks } from "./active-blocks.ts";
+import { type ActivePrefill, ActivePrefills } from "./active-prefills.ts";
 import type { OverloadWatch } from "./overload.ts";
 import type { RankColumns } from "./rank-columns.ts";
 
@@ -18,6 +19,8 @@ export interface BookedLoad {
   /** Prompt blocks that count for this request alone. */
   readonly privateBlocks: number;
   readonly prefillTokens: number;
+  /** How long its prefill takes once it runs alone; undefined where nobody knows. */
+  readonly expectedPrefillMs: number | undefined;
 }
 
 /** Called when a booking that is observed changes. */
@@ -30,12 +33,15 @@ export class ActiveSequences {
   readonly #columns: RankColumns;
   readonly #overload: OverloadWatch;
   readonly #blocks: ActiveBlocks;
+  readonly #prefills: ActivePrefills;
   /** Oldest first. */
   readonly #bookings = new Map<string, RankBooking>();
 
-  constructor(columns: RankColumns, overload: OverloadWatch, secrets: AddressSecrets) {
+  /** `now` in monotonic milliseconds. */
+  constructor(columns: RankColumns, overload: OverloadWatch, secrets: AddressSecrets, now: () => number) {
     this.#columns = columns;
     this.#overload = overload;
+    this.#prefills = new ActivePrefills(columns, now);
     this.#blocks = new ActiveBlocks(secrets);
   }
 
@@ -45,6 +51,11 @@ export class ActiveSequences {
 
   get blocks(): ActiveBlocks {
     return this.#blocks;
+  }
+
+  /** Brings `prefillTokens` of the columns to a time, or to now. */
+  refreshPrefills(timeMs?: number): void {
+    this.#prefills.refresh(timeMs);
   }
 
   get(id: string): RankBooking | undefined {
@@ -70,7 +81,8 @@ export class ActiveSequences {
     booking.privateWeight = privateBlocks;
     booking.prefillTokens = booking.isPrefilled ? 0 : prefillTokens;
     columns.privateBlocks[slot] = at(columns.privateBlocks, slot) + privateBlocks;
-    columns.prefillTokens[slot] = at(columns.prefillTokens, slot) + booking.prefillTokens;
+    // From when it was booked, also where its rank was not known then.
+    if (booking.prefillTokens > 0) this.#prefills.insert(slot, booking, booking.bookedAtMs);
     columns.requests[slot] = at(columns.requests, slot) + 1;
     columns.addComputed(slot, prefillTokens);
     this.#changed(slot);
@@ -81,8 +93,7 @@ export class ActiveSequences {
     booking.isPrefilled = true;
     const slot = booking.slot;
     if (slot >= 0) {
-      this.#columns.prefillTokens[slot] = at(this.#columns.prefillTokens, slot) - booking.prefillTokens;
-      booking.prefillTokens = 0;
+      this.#endPrefill(booking);
       this.#changed(slot);
     }
     booking.events?.prefillCompleted(booking);
@@ -115,13 +126,12 @@ export class ActiveSequences {
       const columns = this.#columns;
       columns.promptBlocks[slot] = at(columns.promptBlocks, slot) - this.#blocks.release(slot, booking.nodes);
       columns.privateBlocks[slot] = at(columns.privateBlocks, slot) - booking.privateWeight;
-      columns.prefillTokens[slot] = at(columns.prefillTokens, slot) - booking.prefillTokens;
+      this.#endPrefill(booking);
       columns.requests[slot] = at(columns.requests, slot) - 1;
       // Fractions leave rounding behind; an idle rank has exactly nothing.
       if (columns.requests[slot] === 0) {
         columns.promptBlocks[slot] = 0;
         columns.privateBlocks[slot] = 0;
-        columns.prefillTokens[slot] = 0;
       }
       this.#changed(slot);
     }
@@ -146,19 +156,30 @@ export class ActiveSequences {
     return ended;
   }
 
+  #endPrefill(booking: RankBooking): void {
+    if (booking.prefillTokens > 0) this.#prefills.remove(booking.slot, booking);
+    booking.prefillTokens = 0;
+  }
+
   #changed(slot: number): void {
     this.#overload.booked(slot, this.#columns.activeBlocks(slot), at(this.#columns.prefillTokens, slot));
   }
 }
 
-const nothing: BookedLoad = { sequenceHashes: new Uint32Array(0), privateBlocks: 0, prefillTokens: 0 };
+const nothing: BookedLoad = {
+  sequenceHashes: new Uint32Array(0),
+  privateBlocks: 0,
+  prefillTokens: 0,
+  expectedPrefillMs: undefined,
+};
 
-export class RankBooking implements StageBooking {
+export class RankBooking implements StageBooking, ActivePrefill {
   readonly id: string;
   readonly bookedAtMs: number;
   readonly workerId: bigint;
   readonly dpRank: number;
   readonly events: BookingEvents | undefined;
+  readonly expectedPrefillMs: number | undefined;
   load: BookedLoad;
   /** −1 while the rank is not known. */
   slot = -1;
@@ -167,6 +188,8 @@ export class RankBooking implements StageBooking {
   /** Their weights' sum. */
   privateWeight = 0;
   prefillTokens = 0;
+  older: ActivePrefill | undefined = undefined;
+  newer: ActivePrefill | undefined = undefined;
   isPrefilled = false;
   isOver = false;
   readonly #sequences: ActiveSequences;
@@ -185,6 +208,7 @@ export class RankBooking implements StageBooking {
     this.workerId = workerId;
     this.dpRank = dpRank;
     this.events = events;
+    this.expectedPrefillMs = load.expectedPrefillMs;
     this.load = load;
     this.#sequences = sequences;
   }

@@ -23,6 +23,7 @@ export class CostFunction {
   #subtractsFromDecode = false;
   #usesCache = false;
   #sharedHits: Uint32Array | undefined;
+  #sharedBlocks = 0;
 
   prefillBlocks = 0;
   decodeBlocks = 0;
@@ -75,18 +76,19 @@ export class CostFunction {
     let decay = 1;
     let credit = 0;
     let cached = 0;
+    this.#sharedBlocks = 0;
     if (this.#usesCache) {
       cached = cachedTokens;
       if (this.#decays) {
         const excess = Math.max(0, activePrefillTokens - this.#leastActiveTokens) / this.#blockSize;
         decay = 1 / (1 + settings.overlapScoreCreditDecay * (excess / this.#requestBlocks));
       }
-      const shared = this.#sharedHits === undefined ? 0 : blocksBeyond(this.#sharedHits, device);
+      if (this.#sharedHits !== undefined) this.#sharedBlocks = blocksBeyond(this.#sharedHits, device);
       credit =
         settings.overlapScoreCredit * decay * device +
         settings.hostCacheHitWeight * host +
         settings.diskCacheHitWeight * disk +
-        settings.sharedCacheMultiplier * shared;
+        settings.sharedCacheMultiplier * this.#sharedBlocks;
     }
     const requestCost = settings.decodeActiveRequestWeight * activeRequests;
     let prefill = 0;
@@ -117,6 +119,7 @@ export class CostFunction {
       creditBlocks: this.creditBlocks,
       creditDecay: this.creditDecay,
       taintMultiplier: this.taintMultiplier,
+      ...(this.#sharedHits === undefined ? {} : { sharedBlocks: this.#sharedBlocks }),
     };
   }
 }
@@ -133,7 +136,8 @@ export function cachedTokensOf(
   return Math.max(0, Math.round(blocks * blockSize));
 }
 
-function blocksBeyond(ranges: Uint32Array, device: number): number {
+/** Blocks of the ranges [from, to), flat, from the one at `device` on. */
+export function blocksBeyond(ranges: Uint32Array, device: number): number {
   let blocks = 0;
   for (let at = 0; at + 1 < ranges.length; at += 2) {
     const from = Math.max(ranges[at] ?? 0, device);

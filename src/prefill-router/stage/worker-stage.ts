@@ -5,6 +5,7 @@
 import { createAddressSecrets } from "../../data/prefix-index/block-address.ts";
 import type { RouterWorker, Stage, WorkerRank } from "../contracts.ts";
 import type {
+  PrefillLoad,
   RankExplanation,
   RankLoad,
   Selected,
@@ -30,8 +31,17 @@ export interface WorkerStageOptions {
   readonly busyThresholds?: BusyThresholds | undefined;
   /** A queue is in use: workers that do not tell maxNumBatchedTokens are out of the choice, as in Dynamo's selection service. */
   readonly needsBatchedTokens?: boolean;
+  /** How long prefills take; undefined: prompt tokens count in full until their prefill is said to be over. */
+  readonly prefillLoad?: PrefillLoadEstimator | undefined;
+  /** Monotonic milliseconds, as `nowMs` of all that is asked. */
+  readonly now?: () => number;
   /** For the block table's secrets; uniform in [0, 1). */
   readonly random?: () => number;
+}
+
+export interface PrefillLoadEstimator {
+  /** Milliseconds to compute `tokens` (at least 1) after `prefixTokens` that are cached, alone on a rank; undefined where it cannot say. */
+  predictMs(tokens: number, prefixTokens: number): number | undefined;
 }
 
 const noThresholds: BusyThresholds = {
@@ -56,12 +66,15 @@ class RankedStage implements WorkerStage {
   readonly #costs: RankCosts;
   readonly #observers = new Set<StageObserver>();
   readonly #events: BookingEvents;
+  readonly #prefillLoad: PrefillLoadEstimator | undefined;
 
   constructor(options: WorkerStageOptions) {
     this.stage = options.stage;
+    this.#prefillLoad = options.prefillLoad;
     this.#overload = new OverloadWatch(options.busyThresholds ?? noThresholds);
     const secrets = createAddressSecrets(options.random ?? Math.random);
-    this.#sequences = new ActiveSequences(this.#columns, this.#overload, secrets);
+    const now = options.now ?? (() => performance.now());
+    this.#sequences = new ActiveSequences(this.#columns, this.#overload, secrets, now);
     this.#workers = new StageWorkers(this.#columns, this.#overload, this.#sequences);
     const needsBatchedTokens = options.needsBatchedTokens ?? false;
     this.#eligible = new Eligibility({ stage: options.stage, needsBatchedTokens }, this.#overload);
@@ -97,11 +110,12 @@ class RankedStage implements WorkerStage {
     this.#overload.setThresholds(thresholds);
   }
 
-  select(request: StageRequest, _nowMs: number, random: () => number): Selection {
+  select(request: StageRequest, nowMs: number, random: () => number): Selection {
     const eligible = this.#eligible;
     const costs = this.#costs;
     const refusal = eligible.gather(this.#workers.list, this.#workers.byId, request, false);
     if (refusal !== undefined) return refusal;
+    this.#sequences.refreshPrefills(nowMs);
     costs.prepare(request);
     costs.costAll(request);
     const count = eligible.count;
@@ -112,7 +126,8 @@ class RankedStage implements WorkerStage {
     return costs.selected(chosen, request);
   }
 
-  explain(request: StageRequest, _nowMs: number): readonly RankExplanation[] {
+  explain(request: StageRequest, nowMs: number): readonly RankExplanation[] {
+    this.#sequences.refreshPrefills(nowMs);
     const { list, byId } = this.#workers;
     const eligible = this.#eligible;
     const candidates = new Map<number, number>();
@@ -130,16 +145,19 @@ class RankedStage implements WorkerStage {
     const { isl, sequenceHashes, settings } = request;
     const isShared = settings.trackActiveBlocks && settings.assumeKvReuse;
     const prefillTokens = settings.trackPrefillTokens ? isl - Math.min(selected.cachedTokens, isl) : 0;
+    const expectedPrefillMs =
+      prefillTokens > 0 ? this.#prefillLoad?.predictMs(prefillTokens, isl - prefillTokens) : undefined;
     const load: BookedLoad = {
       sequenceHashes: isShared ? sequenceHashes : noHashes,
       privateBlocks: settings.trackActiveBlocks && !isShared ? sequenceHashes.length >>> 1 : 0,
       prefillTokens,
+      expectedPrefillMs,
     };
     const rank = { workerId: selected.worker.id, dpRank: selected.dpRank };
     const booking = this.#newBooking(id, rank, load, nowMs, this.#events);
     // The worker left between selection and booking.
     if (booking.slot < 0) booking.free();
-    else for (const observer of this.#observers) observer.booked?.(booking, booking, request, prefillTokens);
+    else for (const observer of this.#observers) observer.booked?.(booking, booking, request, load);
     return booking;
   }
 
@@ -147,13 +165,14 @@ class RankedStage implements WorkerStage {
     id: string,
     rank: WorkerRank,
     sequenceHashes: Uint32Array,
-    prefillTokens: number,
+    { prefillTokens, expectedPrefillMs }: PrefillLoad,
     _expectedOutputTokens: number | undefined,
     nowMs: number,
   ): StageBooking {
     const known = this.#sequences.get(id);
     if (known !== undefined) return known;
-    const booking = this.#newBooking(id, rank, { sequenceHashes, privateBlocks: 0, prefillTokens }, nowMs, undefined);
+    const load: BookedLoad = { sequenceHashes, privateBlocks: 0, prefillTokens, expectedPrefillMs };
+    const booking = this.#newBooking(id, rank, load, nowMs, undefined);
     if (booking.slot < 0) this.#workers.keepUnplaced(booking);
     return booking;
   }
@@ -161,6 +180,7 @@ class RankedStage implements WorkerStage {
   isSaturated(request: StageRequest, threshold: number, thresholdTokens: number = Number.POSITIVE_INFINITY): boolean {
     const eligible = this.#eligible;
     if (eligible.gather(this.#workers.list, this.#workers.byId, request, true) !== undefined) return false;
+    this.#sequences.refreshPrefills();
     for (let index = 0; index < eligible.count; index++) {
       const active = this.#columns.prefillTokens[eligible.slots[index] ?? 0] ?? 0;
       const capacity = eligible.workers[index]?.worker.maxNumBatchedTokens ?? assumedMaxBatchedTokens;
@@ -236,6 +256,7 @@ class RankedStage implements WorkerStage {
 
   #loads(blocksOf: (slot: number) => number, addedTokensOf: (slot: number) => number): readonly RankLoad[] {
     const columns = this.#columns;
+    this.#sequences.refreshPrefills();
     return this.#workers.list.flatMap(({ worker, slots }) =>
       Array.from(slots, (slot) => ({
         workerId: worker.id,

@@ -93,13 +93,14 @@ export class EndpointRoutes implements OwnedRoutes {
         "engines.maxNumBatchedTokens: is needed where requests wait for a share of it (routerQueueThreshold)",
       );
     }
-    const { busyThresholds } = settings;
+    const { busyThresholds, prefillLoad } = settings;
+    const shared = { blockSize, busyThresholds, needsBatchedTokens, prefillLoad, now, random };
     const set: WatchedSet = { key: setKey, model: modelName, namespace: "", workers: new Map(), card: undefined };
-    const decode = createWorkerStage({ stage: "decode", blockSize, busyThresholds, needsBatchedTokens, random });
+    const decode = createWorkerStage({ stage: "decode", ...shared });
     this.#router = createPrefillRouter({
       config,
       settingsOf: settings.settingsOf,
-      prefill: createWorkerStage({ stage: "prefill", blockSize, busyThresholds, needsBatchedTokens, random }),
+      prefill: createWorkerStage({ stage: "prefill", ...shared }),
       decode,
       index: index.router,
       now,
@@ -229,6 +230,7 @@ export class EndpointRoutes implements OwnedRoutes {
           suspects: this.#suspects.excluded.map(String),
           index: size && { blocks: size.blocks, heldBlocks: size.heldBlocks, sizeBytes: size.sizeBytes },
           router: this.#router.snapshot(),
+          prefillLoad: this.#init.settings.prefillLoad?.state() ?? null,
           replicas: this.#peers?.state() ?? null,
           sharedIndex: this.#shared?.state() ?? null,
           events: feeds && { ...feeds.counters, isReplaying: feeds.isReplaying },

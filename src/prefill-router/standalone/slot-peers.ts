@@ -61,10 +61,10 @@ export class SlotPeers {
     const ownBooking = (id: string): OwnBooking | undefined => this.#own.get(id);
     this.#remote = new RemoteBookings({ stage, ownBooking, counters: this.counters, now, maxAgeMs });
     this.#unobserve = stage.observe({
-      booked: (booking, { workerId, dpRank }, request, prefillTokens) => {
+      booked: (booking, { workerId, dpRank }, request, prefill) => {
         const own: OwnBooking = { booking, workerId, dpRank, loraName: request.loraName };
         this.#own.set(booking.id, own);
-        if (this.#mesh !== undefined) this.#tell(own, wireChange(additionOf(request, prefillTokens)));
+        if (this.#mesh !== undefined) this.#tell(own, wireChange(additionOf(request, prefill)));
       },
       prefillCompleted: (id) => {
         const own = this.#own.get(id);
@@ -185,26 +185,27 @@ function endpointOf({ host, port }: PeerAddress): string {
 
 function wireChange(change: ActiveSequenceChange): ReplicaChange {
   if (change.kind !== "add") return change;
-  const { sequenceHashes, trackPrefillTokens, expectedOutputTokens, prefillTokens } = change;
+  const { sequenceHashes, trackPrefillTokens, expectedOutputTokens, prefillTokens, expectedPrefillMs } = change;
   return {
     kind: "add",
     sequenceHashes: sequenceHashes ?? noHashes,
     tracksPrefillTokens: trackPrefillTokens,
     expectedOutputTokens,
     prefillTokens: trackPrefillTokens ? prefillTokens : undefined,
+    expectedPrefillMs,
   };
 }
 
 function bookedChange(change: ReplicaChange): ActiveSequenceChange {
   if (change.kind !== "add") return change;
-  const { sequenceHashes, tracksPrefillTokens, expectedOutputTokens, prefillTokens } = change;
+  const { sequenceHashes, tracksPrefillTokens, expectedOutputTokens, prefillTokens, expectedPrefillMs } = change;
   return {
     kind: "add",
     sequenceHashes,
     trackPrefillTokens: tracksPrefillTokens,
     expectedOutputTokens,
     prefillTokens,
-    expectedPrefillMs: undefined,
+    expectedPrefillMs,
   };
 }
 

@@ -92,6 +92,15 @@ export interface SetView {
     readonly counters: Readonly<Record<string, number>>;
     readonly workers: readonly unknown[];
   };
+  readonly sharedCache: {
+    readonly stages: Readonly<
+      Record<
+        "prefill" | "decode",
+        { readonly state: string; readonly reason: string | null; readonly pages: number; readonly sequence: number }
+      >
+    >;
+    readonly counters: Readonly<Record<string, number>>;
+  } | null;
   readonly events: Readonly<Record<string, unknown>> & {
     readonly sources: readonly { readonly state: string; readonly cursor: number; readonly isDegraded: boolean }[];
   };
@@ -139,6 +148,8 @@ export interface Picking {
   /** Decimal ids of every worker in discovery, sorted. */
   workers(): Promise<readonly string[]>;
   debug<Answer>(path: string): Promise<Answer>;
+  /** Lines of the metrics page that begin so. */
+  metrics(prefix: string): Promise<readonly string[]>;
   /** On the same ports. */
   restart(signal?: "SIGTERM" | "SIGKILL"): Promise<void>;
   /** Nothing is booked, queued or counted; fails when that does not come to be or a booking was ended by age. What has ended holds nothing. */
@@ -151,7 +162,10 @@ const startWithinMs = 60_000;
 const readyWithinMs = 20_000;
 const fullDuplex = { requestBodyMode: 4, responseBodyMode: 4, sendBodyWithoutWaitingForHeaderResponse: false } as const;
 
-export async function startPicking(site: PeerSite, options: PickingOptions = {}): Promise<Picking> {
+export async function startPicking(
+  site: Pick<PeerSite, "environment">,
+  options: PickingOptions = {},
+): Promise<Picking> {
   const scratch = mkdtempSync(join(tmpdir(), "signalbox-picking-"));
   const file = join(scratch, "epp.yaml");
   writeFileSync(file, stringify(configOf(options)));
@@ -252,6 +266,10 @@ export async function startPicking(site: PeerSite, options: PickingOptions = {})
       return (await discovery()).sets.flatMap((set) => set.workers.map(({ id }) => id)).sort();
     },
     debug,
+    async metrics(prefix) {
+      const page = await (await fetch(`${base}/metrics`)).text();
+      return page.split("\n").filter((line) => line.startsWith(prefix));
+    },
     async restart(signal = "SIGTERM") {
       extProc.close();
       child.signal(signal);

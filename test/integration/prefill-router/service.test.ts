@@ -364,12 +364,21 @@ describe("the prefill router's service", () => {
     expect(await child.exited).toBe(0);
   });
 
-  it.each([
-    [["--replica-sync-peers=tcp://a:1"], "requires --replica-sync-port"],
-    [["--router-tracking-hash=keyed-xxh3-v1"], "key"],
-    [["--no-such-flag"], "unknown flag"],
-  ])("says what is wrong with %j, and ends with 2", (args, says) => {
-    const ended = spawnSync("bin/signalbox", ["prefill-router", ...args], { encoding: "utf8", timeout: 10_000 });
+  it.each<[readonly string[], Readonly<Record<string, string>>, string]>([
+    [["--replica-sync-peers=tcp://a:1"], {}, "requires --replica-sync-port"],
+    [["--router-tracking-hash=keyed-xxh3-v1"], {}, "key"],
+    [["--no-such-flag"], {}, "unknown flag"],
+    [
+      [],
+      { DYN_SHARED_CACHE_TYPE: "hicache" },
+      "sharedCacheType hicache is supported for workers that Dynamo registers",
+    ],
+  ])("says what is wrong with %j and %j, and ends with 2", (args, environment, says) => {
+    const ended = spawnSync("bin/signalbox", ["prefill-router", ...args], {
+      encoding: "utf8",
+      timeout: 10_000,
+      env: { ...process.env, ...environment },
+    });
     expect(ended.status).toBe(2);
     expect(ended.stderr).toContain(says);
   });

@@ -10,6 +10,7 @@ import { createIngestCounters } from "../../../src/prefill-router/indexer/ingest
 import type { PlannedEvent } from "../../../src/prefill-router/plan/contracts.ts";
 import { createRemoteCounters } from "../../../src/prefill-router/remote-index/remote-counters.ts";
 import { createReplicaCounters } from "../../../src/prefill-router/replica-sync/replica-counters.ts";
+import { createSharedCacheCounters } from "../../../src/prefill-router/shared-cache/shared-cache-counters.ts";
 import { createMetrics } from "../../../src/telemetry/metrics.ts";
 
 function workerSet(namespace = "ns", sources = 0): WorkerSet {
@@ -41,6 +42,7 @@ function planned(mode: "aggregated" | "disaggregated", hitTokens: number, lostTo
     isBypass: false,
     hitTokens,
     lostTokens,
+    sharedHits: undefined,
   };
 }
 
@@ -101,6 +103,26 @@ describe("the watcher of plans", () => {
     watcher.observerOf(workerSet()).planned?.(planned("aggregated", 0));
     watcher.ended(route, "aggregated", undefined, undefined);
     expect(await page()).toContain('dynamo_epp_cached_tokens_count{model="tiny"} 0');
+  });
+
+  it("tells how much of a prompt a shared cache has, and how much of that beyond the chosen rank", async () => {
+    const { watcher, page } = start();
+    const observer = watcher.observerOf(workerSet());
+    observer.planned?.(planned("aggregated", 32));
+    expect(await page()).not.toContain("shared_cache");
+    observer.sharedCacheAsked?.(0.25);
+    // Four of six blocks, of which the rank has the first two itself.
+    observer.planned?.({ ...planned("aggregated", 32), sharedHits: Uint32Array.of(1, 4, 5, 6) });
+    observer.planned?.({ ...planned("aggregated", 0), sharedHits: new Uint32Array(0) });
+    const text = await page();
+    for (const line of [
+      "dynamo_router_overhead_shared_cache_query_ms_sum 0.25",
+      `dynamo_component_router_shared_cache_hit_rate_sum{${at}} ${4 / 6}`,
+      `dynamo_component_router_shared_cache_hit_rate_count{${at}} 2`,
+      `dynamo_component_router_shared_cache_beyond_blocks_sum{${at}} 3`,
+    ]) {
+      expect(text).toContain(line);
+    }
   });
 
   it("counts refusals by reason, those for overload under Dynamo's name and a queue's limit under the queue's", async () => {
@@ -220,6 +242,35 @@ describe("the gauges of worker sets", () => {
       'dynamo_frontend_worker_active_decode_blocks{worker_id="7",dp_rank="0",worker_type="decode"} 4',
       `dynamo_component_router_worker_registered{${at},router_worker_id="7",dp_rank="0",worker_type="decode"} 1`,
       'kv_event_source_mismatch_workers{model="tiny",worker_type="decode",target_namespace="ns",target_component="backend",target_endpoint="generate"} 1',
+    ]) {
+      expect(text).toContain(line);
+    }
+  });
+
+  it("show shared caches by stage, and count their events once", async () => {
+    const { metrics, page } = start();
+    const gauges = new DynamoGauges(metrics.dynamo);
+    const counters = { ...createSharedCacheCounters(), stored: 6, gaps: 1, malformed: 2, disconnects: 1 };
+    const sharedCaches = {
+      counters,
+      pages: 3,
+      stateOf: (stage: string) => (stage === "prefill" ? "following" : "silent"),
+    };
+    const { runtime: each } = runtime(1);
+    for (let read = 0; read < 2; read++) {
+      gauges.begin();
+      gauges.routed({ set: each.set, router: each.router, sharedCaches } as unknown as SetRuntime);
+    }
+    const text = await page();
+    const labels = 'model="tiny",dynamo_namespace="ns"';
+    for (const line of [
+      `llm_d_epp_dynamo_shared_cache_state{${labels},stage="prefill",state="following"} 1`,
+      `llm_d_epp_dynamo_shared_cache_state{${labels},stage="prefill",state="degraded"} 0`,
+      `llm_d_epp_dynamo_shared_cache_state{${labels},stage="decode",state="silent"} 1`,
+      `llm_d_epp_dynamo_shared_cache_pages{${labels}} 3`,
+      `llm_d_epp_dynamo_shared_cache_events_total{${labels},what="stored"} 6`,
+      `llm_d_epp_dynamo_shared_cache_events_total{${labels},what="gap"} 1`,
+      "dynamo_router_shared_cache_errors_total 3",
     ]) {
       expect(text).toContain(line);
     }

@@ -38,6 +38,25 @@ describe("the library", () => {
     expect(planNow(open)).toMatchObject({ refusal: { kind: "closed" } });
   });
 
+  it("counts what a shared cache has beyond a rank's own blocks, and takes no such cache to be Dynamo's", async () => {
+    const open = openPrefillRouter({ blockSize: 16, settings: { sharedCacheMultiplier: 0.5 } });
+    for (const id of [1n, 2n]) open.router.upsertWorker(workerOf({ id }));
+    open.blocksOf({ workerId: 1n, dpRank: 0 }).stored({ blockHashes: [1n, 2n], tokens: tokens.slice(0, 32) });
+    // Other prompts, which the rank with the longer prefix has still to compute.
+    const busy = { requestId: "busy", ...open.prompt(tokens.slice(0, 12).map((token) => token + 100)) };
+    for (let each = 0; each < 2; each++) {
+      open.router.plan({ ...busy, pinned: { decode: { workerId: 1n, dpRank: 0 } } }, () => undefined);
+    }
+    const asked = { requestId: "r", ...open.prompt(tokens) };
+    const sharedHits = { of: () => Uint32Array.of(0, 4) };
+    expect(open.router.preview(asked)).toMatchObject({ decode: { worker: { id: 1n }, cost: 7.5 } });
+    expect(open.router.preview({ ...asked, sharedHits })).toMatchObject({ decode: { worker: { id: 2n }, cost: 6 } });
+    await open.close();
+    expect(() => openPrefillRouter({ blockSize: 16, environment: { DYN_SHARED_CACHE_TYPE: "hicache" } })).toThrow(
+      "sharedCacheType hicache is supported for workers that Dynamo registers only",
+    );
+  });
+
   it("takes settings by name or from an environment it is given, and names what cannot be", () => {
     expect(() => openPrefillRouter({ blockSize: 16, settings: { overlapScoreCredit: -1, what: 2 } })).toThrow(
       SettingsFault,

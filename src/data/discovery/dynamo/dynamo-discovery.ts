@@ -4,8 +4,8 @@
  */
 import { isIP } from "node:net";
 import type { DynamoRegistration } from "../../../dynamo/discovery/registration.ts";
-import { isTruthy } from "../../../dynamo/event-plane/settings.ts";
 import { createModelFiles, type ModelFiles } from "../../../dynamo/model-card/model-files-keeper.ts";
+import { isTruthy } from "../../../dynamo/variables.ts";
 import { type NamespaceFilter, namespaceFilterFromEnvironment } from "../../../dynamo/worker-sets/namespace-filter.ts";
 import type { SetWorker, WorkerSet, WorkerSetListener } from "../../../dynamo/worker-sets/worker-set.ts";
 import { WorkerSets } from "../../../dynamo/worker-sets/worker-sets.ts";

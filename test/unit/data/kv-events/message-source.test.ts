@@ -32,6 +32,7 @@ describe("engine events over ZeroMQ", () => {
     open.push(publisher);
     await publisher.bind("tcp://127.0.0.1:*");
     const heard: string[] = [];
+    const seen = { connected: 0, malformed: 0 };
     const source = openMessageSource({
       endpoint: publisher.lastEndpoint ?? "",
       binds: false,
@@ -42,6 +43,8 @@ describe("engine events over ZeroMQ", () => {
           if (payload.toString() === "throws") throw new Error("a broken handler");
         },
         disconnected: () => {},
+        connected: () => void seen.connected++,
+        malformed: () => void seen.malformed++,
       },
       log: silentLogger,
     });
@@ -58,6 +61,7 @@ describe("engine events over ZeroMQ", () => {
     await publisher.send(["kv@a", sequenceFrame(2n ** 40n), "last"]);
     await until("the last one", () => from().length === 2);
     expect(from()).toEqual(["kv@a 2 throws", "kv@a 1099511627776 last"]);
+    expect(seen).toEqual({ connected: 1, malformed: 4 });
   });
 
   it("says when a publisher is gone, and hears the next one at the same place", async () => {

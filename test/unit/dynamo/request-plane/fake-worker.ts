@@ -128,18 +128,24 @@ function takeRequest(bytes: Buffer): { readonly request: TakenRequest; readonly 
   if (bytes.length < headersEnd + 4) return undefined;
   const end = headersEnd + 4 + bytes.readUInt32BE(headersEnd);
   if (bytes.length < end) return undefined;
-  const payload = bytes.subarray(headersEnd + 4, end);
-  const controlEnd = 24 + Number(payload.readBigUInt64BE(0));
-  const control = JSON.parse(payload.subarray(24, controlEnd).toString()) as Record<string, unknown>;
-  const { info } = control["connection_info"] as { readonly info: string };
   const request: TakenRequest = {
     path: bytes.subarray(2, pathEnd).toString(),
     headers: JSON.parse(bytes.subarray(pathEnd + 2, headersEnd).toString()) as Record<string, string>,
+    ...takePayload(bytes.subarray(headersEnd + 4, end)),
+  };
+  return { request, length: end };
+}
+
+/** What comes the same way over TCP and NATS. */
+export function takePayload(payload: Buffer): Pick<TakenRequest, "control" | "body" | "home"> {
+  const controlEnd = 24 + Number(payload.readBigUInt64BE(0));
+  const control = JSON.parse(payload.subarray(24, controlEnd).toString()) as Record<string, unknown>;
+  const { info } = control["connection_info"] as { readonly info: string };
+  return {
     control,
     body: Buffer.from(payload.subarray(controlEnd)),
     home: JSON.parse(info) as TakenRequest["home"],
   };
-  return { request, length: end };
 }
 
 async function closeServer(server: Server, sockets: Set<Socket>): Promise<void> {

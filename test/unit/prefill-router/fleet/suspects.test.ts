@@ -21,7 +21,7 @@ async function refusing(): Promise<string> {
   return address;
 }
 
-function watch(address: string | undefined, isDispensable = true) {
+function watch(address: string | undefined, isDispensable = true, isServed?: () => Promise<boolean>) {
   const steps: string[] = [];
   let wake: (() => void) | undefined;
   const note = (step: string): void => {
@@ -30,6 +30,7 @@ function watch(address: string | undefined, isDispensable = true) {
   };
   const suspects = new Suspects({
     addressOf: () => address,
+    ...(isServed === undefined ? {} : { isServed }),
     isDispensable: () => isDispensable,
     exclude: (id) => note(`out ${id}`),
     readmit: (id) => note(`in ${id}`),
@@ -55,6 +56,14 @@ describe("Suspects", () => {
     suspects.suspect(7n, false);
     expect(await until(1)).toEqual(["out 7"]);
     expect(suspects.excluded).toEqual([7n]);
+  });
+
+  it("asks for a worker without an address whether anybody serves it", async () => {
+    const answers = [false, false, true];
+    const { suspects, until } = watch(undefined, true, () => Promise.resolve(answers.shift() ?? true));
+    suspects.suspect(7n, false);
+    expect(await until(2)).toEqual(["out 7", "in 7"]);
+    expect([answers.length, suspects.excluded]).toEqual([0, []]);
   });
 
   it("takes a certain suspect out at once and back in when it listens", async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@jest/globals";
-import type { PlanExplanation, PlanRequest } from "../../../../src/prefill-router/contracts.ts";
+import type { PlanExplanation, PlanRequest, RouterWorker } from "../../../../src/prefill-router/contracts.ts";
 import type { PlannedEvent } from "../../../../src/prefill-router/plan/contracts.ts";
 import type { FakeStage } from "./fake-stage.ts";
 import { anyIndex, harness, planned, refusal, request, worker } from "./harness.ts";
@@ -48,8 +48,12 @@ describe("topology", () => {
     });
     expect(planned(plan(request(64)).outcome).mode).toBe("disaggregated");
     router.suspectWorker(1n, 1000);
-    const { mode, booking } = planned(plan(request(64)).outcome);
-    expect([mode, openOf(prefill), openOf(decode)]).toEqual(["aggregated", 1, 2]);
+    let explained: PlanExplanation | undefined;
+    const explain = (explanation: PlanExplanation): void => {
+      explained = explanation;
+    };
+    const { mode, booking } = planned(plan(request(64, { explain })).outcome);
+    expect([mode, explained?.mode, openOf(prefill), openOf(decode)]).toEqual(["aggregated", "aggregated", 1, 2]);
     // With the load of the prompt, and with what is cached there.
     expect(decode.selections.at(-1)?.settings).toMatchObject({ overlapScoreCredit: 1, trackPrefillTokens: true });
     booking.free();
@@ -215,6 +219,35 @@ describe("a plan", () => {
       { hitTokens: 48, lostTokens: 0, isBypass: false },
     ]);
     expect(refusals).toEqual(["no-workers"]);
+  });
+});
+
+describe("a shared cache", () => {
+  function looked(workers: readonly RouterWorker[]) {
+    const stages: string[] = [];
+    const events: PlannedEvent[] = [];
+    const { plan } = harness({
+      workers,
+      index: anyIndex(),
+      observers: [{ planned: (event) => events.push(event) }],
+    });
+    const sharedHits = {
+      of: (stage: string) => {
+        stages.push(stage);
+        return Uint32Array.of(0, 2);
+      },
+    };
+    planned(plan(request(64, { sharedHits })).outcome);
+    planned(plan(request(64)).outcome);
+    return { stages: [...new Set(stages)], hits: events.map((event) => event.sharedHits) };
+  }
+
+  it("is looked up for the leg that computes the prompt, of that leg's workers", () => {
+    expect(looked(disaggregated)).toEqual({ stages: ["prefill"], hits: [Uint32Array.of(0, 2), undefined] });
+    expect(looked([worker(1, "aggregated")])).toEqual({
+      stages: ["decode"],
+      hits: [Uint32Array.of(0, 2), undefined],
+    });
   });
 });
 

@@ -149,6 +149,21 @@ describe("waiting", () => {
     expect(planned(free.outcome).decode.worker.id).toBe(2n);
   });
 
+  it("leaves a request that may not wait for a prefill worker to its decode worker, where that may compute prompts and has room", () => {
+    const workers = [worker(1, "prefill"), worker(11, "decode")];
+    const served = filled({ workers, config: { maxQueuedPlans: 1, servesWithoutPrefill: true } });
+    expect(served.plan(request(64)).outcome).toBeUndefined();
+    const pinned = { pinned: { prefill: { workerId: 1n, dpRank: undefined } } };
+    expect(refusal(served.plan(request(64, pinned)).outcome)).toMatchObject({ kind: "queue-full", stage: "prefill" });
+    expect(planned(served.plan(request(64, { doNotQueue: true })).outcome).mode).toBe("aggregated");
+    expect(planned(served.plan(request(big)).outcome).mode).toBe("aggregated");
+    expect(refusal(served.plan(request(64)).outcome)).toMatchObject({ kind: "queue-full", stage: "prefill" });
+    expect(served.router.snapshot().queue[0]?.requests).toBe(1);
+    const direct = filled({ workers, config: { maxQueuedPlans: 1 } });
+    direct.plan(request(64));
+    expect(refusal(direct.plan(request(64)).outcome)).toMatchObject({ kind: "queue-full", stage: "prefill" });
+  });
+
   it("is bounded in all", () => {
     const { plan } = filled({ config: { maxQueuedPlans: 2 } });
     plan(request(64));

@@ -5,7 +5,7 @@ import { type OwnBooking, RemoteBookings } from "../../../../src/prefill-router/
 import { createReplicaCounters } from "../../../../src/prefill-router/replica-sync/replica-counters.ts";
 import { createWorkerStage } from "../../../../src/prefill-router/stage/worker-stage.ts";
 import fc from "../../../properties.ts";
-import { chain, worker } from "../stage/fleet.ts";
+import { chain, unmodeled, worker } from "../stage/fleet.ts";
 
 const free: ActiveSequenceChange = { kind: "free" };
 const mark: ActiveSequenceChange = { kind: "prefill-completed" };
@@ -23,9 +23,9 @@ function event(change: ActiveSequenceChange, members: Partial<ActiveSequenceEven
 }
 
 function build(own: ReadonlyMap<string, OwnBooking> = new Map(), capacity?: number) {
-  const stage = createWorkerStage({ stage: "decode", blockSize: 8 });
-  for (const id of [1, 2]) stage.upsertWorker(worker(id));
   const clock = { nowMs: 0 };
+  const stage = createWorkerStage({ stage: "decode", blockSize: 8, now: () => clock.nowMs });
+  for (const id of [1, 2]) stage.upsertWorker(worker(id));
   const counters = createReplicaCounters();
   const remote = new RemoteBookings({
     stage,
@@ -89,10 +89,21 @@ describe("bookings of other routers", () => {
     expect(load()).toEqual([1, 3, 0]);
   });
 
+  it("shrink from when they were heard of where their router says how long they take", () => {
+    const { clock, remote, load } = build();
+    clock.nowMs = 100;
+    remote.apply(event({ ...add, expectedPrefillMs: 40 }), 5n);
+    expect(load()).toEqual([1, 3, 20]);
+    clock.nowMs = 120;
+    expect(load()).toEqual([1, 3, 10]);
+    remote.apply(event(mark), 5n);
+    expect(load()).toEqual([1, 3, 0]);
+  });
+
   it("leave own bookings of the same id alone, but for a mark", () => {
     const own = new Map<string, OwnBooking>();
     const { stage, remote, load } = build(own);
-    const booking = stage.bookRemote("a", { workerId: 1n, dpRank: 0 }, chain(1), 8, undefined, 0);
+    const booking = stage.bookRemote("a", { workerId: 1n, dpRank: 0 }, chain(1), unmodeled(8), undefined, 0);
     own.set("a", { booking, workerId: 1n, dpRank: 0 });
     remote.apply(event(add), 5n);
     expect(remote.apply(event(free), 5n)).toBe(false);

@@ -9,15 +9,18 @@ import fc from "../../../properties.ts";
 
 const u64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
 const u32 = fc.nat({ max: 0xffff_ffff });
-const added: fc.Arbitrary<ReplicaChange> = fc.record({
+const added = fc.record({
   kind: fc.constant("add" as const),
   sequenceHashes: fc.array(fc.tuple(u32, u32), { maxLength: 20 }).map((pairs) => Uint32Array.from(pairs.flat())),
   tracksPrefillTokens: fc.boolean(),
   expectedOutputTokens: fc.option(u32, { nil: undefined }),
-  prefillTokens: fc.option(u32, { nil: undefined }),
 });
-const change = fc.oneof(
-  added,
+const hint = fc.oneof(
+  fc.record({ prefillTokens: u32, expectedPrefillMs: fc.option(fc.nat(100_000), { nil: undefined }) }),
+  fc.constant({ prefillTokens: undefined, expectedPrefillMs: undefined }),
+);
+const change: fc.Arbitrary<ReplicaChange> = fc.oneof(
+  fc.tuple(added, hint).map(([add, of]) => ({ ...add, ...of })),
   fc.constant<ReplicaChange>({ kind: "free" }),
   fc.constant<ReplicaChange>({ kind: "prefill-completed" }),
 );
@@ -57,6 +60,7 @@ describe("the messages between selectors", () => {
         tracksPrefillTokens: true,
         expectedOutputTokens: undefined,
         prefillTokens: 12,
+        expectedPrefillMs: undefined,
       },
     });
     expect(decode(bytes)).toEqual({

@@ -33,6 +33,7 @@ describe("the router's configuration", () => {
       activeRequestExpirySecs: 300,
     });
     expect(stageSettings(config).sharedCacheMultiplier).toBe(0);
+    expect(stageSettings({ ...config, sharedCacheType: "hicache" }).sharedCacheMultiplier).toBe(0.5);
   });
 
   it.each([
@@ -55,6 +56,11 @@ describe("the router's configuration", () => {
     ],
     [{ DYN_ROUTER_CONDITIONAL_DISAGG_POLICY: "wild" }, { conditionalDisaggPolicy: "isl_bounding" }],
     [{ DYN_ROUTER_LOAD_AWARE: "1" }, { overlapScoreCredit: 0, useKvEvents: false, routerAssumeKvReuse: false }],
+    [
+      { DYN_SHARED_CACHE_TYPE: "hicache", DYN_MOONCAKE_KV_EVENTS_ENDPOINT: "tcp://mooncake:5557" },
+      { sharedCacheType: "hicache", mooncakeKvEventsEndpoint: "tcp://mooncake:5557", sharedCacheMultiplier: undefined },
+    ],
+    [{ DYN_MOONCAKE_KV_EVENTS_ENDPOINT: "" }, { mooncakeKvEventsEndpoint: undefined }],
     [{ DYN_ACTIVE_DECODE_BLOCKS_THRESHOLD: "0.9" }, { activeDecodeBlocksThreshold: 0.9 }],
   ])("reads %j", (environment, expected) => {
     const { config, faults } = routerConfigFromEnvironment(environment);
@@ -82,14 +88,23 @@ describe("the router's configuration", () => {
     ],
     [{ DYN_ROUTER_EVENT_THREADS: "0" }, ["DYN_ROUTER_EVENT_THREADS must be at least 1, not 0"]],
     [{ DYN_ROUTER_QUEUE_POLICY: "sjf" }, ["DYN_ROUTER_QUEUE_POLICY=sjf: fcfs, lcfs, wspt expected"]],
-    [{ DYN_ROUTER_PREFILL_LOAD_MODEL: "aic" }, ["routerPrefillLoadModel ais is not supported"]],
+    [{ DYN_SHARED_CACHE_TYPE: "rdma" }, ["DYN_SHARED_CACHE_TYPE=rdma: none, hicache expected"]],
+    [
+      { DYN_ROUTER_PREFILL_LOAD_MODEL: "aic", DYN_ROUTER_TRACK_PREFILL_TOKENS: "0" },
+      ["routerPrefillLoadModel ais requires routerTrackPrefillTokens"],
+    ],
+    [{ DYN_ROUTER_PREFILL_LOAD_MODEL: "aix" }, ["DYN_ROUTER_PREFILL_LOAD_MODEL=aix: none, ais expected"]],
     [
       { DYN_ROUTER_TRACKING_KEY_ID: "k" },
       ["routerTrackingKeyFile and routerTrackingKeyId require routerTrackingHash keyed-xxh3-v1"],
     ],
     [
-      { DYN_ROUTER_TRACK_OUTPUT_BLOCKS: "1", DYN_ROUTER_TRACK_ACTIVE_BLOCKS: "0", DYN_SHARED_CACHE_TYPE: "hicache" },
-      ["routerTrackOutputBlocks requires routerTrackActiveBlocks", "sharedCacheType hicache is not supported"],
+      {
+        DYN_ROUTER_TRACK_OUTPUT_BLOCKS: "1",
+        DYN_ROUTER_TRACK_ACTIVE_BLOCKS: "0",
+        DYN_ROUTER_PREFILL_LOAD_MODEL: "aic",
+      },
+      ["routerTrackOutputBlocks requires routerTrackActiveBlocks"],
     ],
     [{ DYN_USE_REMOTE_INDEXER: "1", DYN_SERVE_INDEXER: "1" }, ["useRemoteIndexer and serveIndexer exclude each other"]],
     [
@@ -101,6 +116,10 @@ describe("the router's configuration", () => {
       ["routerPredictedTtlSecs requires useKvEvents"],
     ],
     [{ DYN_ROUTER_PREDICTED_TTL_SECS: "1", DYN_USE_KV_EVENTS: "no" }, ["routerPredictedTtlSecs requires useKvEvents"]],
+    [
+      { DYN_ENABLE_SESSION_PREFIX_INDEX: "1", DYN_USE_KV_EVENTS: "no" },
+      ["enableSessionPrefixIndex requires useKvEvents"],
+    ],
     [
       { DYN_ROUTER_CONDITIONAL_DISAGG: "1", DYN_ROUTER_CONDITIONAL_DISAGG_POLICY: "isl_or_load" },
       ["conditionalDisaggPolicy isl_or_load requires conditionalDisaggPrefillBusyThreshold or routerQueueThreshold"],
@@ -142,20 +161,21 @@ describe("the router's configuration", () => {
       });
       expect(readFleetSettings(lru, {}).warnings).toEqual([]);
       expect(readSettingsWithoutDiscovery({ [variable]: "1" }, {}).faults).toEqual([
-        expect.stringContaining("is for workers that Dynamo registers"),
+        expect.stringContaining("is supported for workers that Dynamo registers only"),
       ]);
     },
   );
 
   it("lets the policy file say its part last", () => {
-    const { config } = routerConfigFromEnvironment({ DYN_ROUTER_PREDICTED_TTL_SECS: "3" });
+    const environment = { DYN_ROUTER_PREDICTED_TTL_SECS: "3", DYN_ROUTER_TRACK_PREFILL_TOKENS: "false" };
+    const { config } = routerConfigFromEnvironment(environment);
     const router = routerSettingsFromPolicy("router", {
       router_predicted_ttl_secs: null,
       router_prefill_load_model: "aic",
     });
     expect(withSettings(config, router)).toMatchObject({
       config: { routerPredictedTtlSecs: undefined, routerPrefillLoadModel: "ais" },
-      faults: ["routerPrefillLoadModel ais is not supported"],
+      faults: ["routerPrefillLoadModel ais requires routerTrackPrefillTokens"],
     });
     const unknown = routerSettingsFromPolicy("router", {
       overlap_score_credit: 1,

@@ -84,7 +84,10 @@ describe("the cost of a rank", () => {
 
   it("counts blocks of a shared cache beyond those on the device", () => {
     const ranges = Uint32Array.of(0, 6, 8, 10);
-    expect(terms({ sharedCacheMultiplier: 0.5 }, true, ranges)["creditBlocks"]).toBe(5.75 + 0.5 * (2 + 2));
+    expect(terms({ sharedCacheMultiplier: 0.5 }, true, ranges)).toMatchObject({
+      creditBlocks: 5.75 + 0.5 * (2 + 2),
+      sharedBlocks: 4,
+    });
   });
 
   it("gives less credit to a rank with a longer queue", () => {

@@ -2,7 +2,7 @@
 import type { KvMatches } from "../../../../src/data/prefix-index/kv-index.ts";
 import { defaultRouterConfig, type StageSettings, stageSettings } from "../../../../src/prefill-router/config.ts";
 import type { RouterWorker } from "../../../../src/prefill-router/contracts.ts";
-import type { Selected, StageRequest, WorkerStage } from "../../../../src/prefill-router/stage.ts";
+import type { PrefillLoad, Selected, StageRequest, WorkerStage } from "../../../../src/prefill-router/stage.ts";
 
 export function worker(id: number, members: Partial<RouterWorker> = {}): RouterWorker {
   return {
@@ -54,6 +54,11 @@ export function request(members: Partial<StageRequest> = {}): StageRequest {
   };
 }
 
+/** Prompt tokens of which nobody says how long they take. */
+export function unmodeled(prefillTokens: number): PrefillLoad {
+  return { prefillTokens, expectedPrefillMs: undefined };
+}
+
 /** Matches by holder, in the order of the ranks. */
 export function matches(...device: readonly number[]): KvMatches {
   return { device: Int32Array.from(device), host: new Int32Array(device.length), disk: new Int32Array(device.length) };
@@ -62,8 +67,8 @@ export function matches(...device: readonly number[]): KvMatches {
 export const first = () => 0;
 
 /** What is chosen; fails where nothing is. */
-export function select(stage: WorkerStage, of: StageRequest, random: () => number = first): Selected {
-  const selection = stage.select(of, 0, random);
+export function select(stage: WorkerStage, of: StageRequest, random: () => number = first, nowMs = 0): Selected {
+  const selection = stage.select(of, nowMs, random);
   if (selection.kind === "none") throw new Error(selection.message);
   return selection;
 }

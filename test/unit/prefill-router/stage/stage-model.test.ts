@@ -3,7 +3,7 @@ import { describe, expect, it } from "@jest/globals";
 import { createWorkerStage } from "../../../../src/prefill-router/stage/worker-stage.ts";
 import type { StageBooking } from "../../../../src/prefill-router/stage.ts";
 import fc from "../../../properties.ts";
-import { chain, matches, plainSettings, request, worker } from "./fleet.ts";
+import { chain, matches, plainSettings, request, unmodeled, worker } from "./fleet.ts";
 
 const blockSize = 8;
 
@@ -156,7 +156,7 @@ describe("a stage", () => {
               const isl = each.prompt.length * blockSize + 3;
               let booking: StageBooking;
               if (each.remote) {
-                booking = stage.bookRemote(name, on, sequenceHashes, isl, undefined, 0);
+                booking = stage.bookRemote(name, on, sequenceHashes, unmodeled(isl), undefined, 0);
               } else {
                 const settings = { ...plainSettings, assumeKvReuse: isShared };
                 const of = request({ sequenceHashes, isl, settings, pinned: on });

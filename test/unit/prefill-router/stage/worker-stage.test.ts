@@ -2,7 +2,7 @@ import { describe, expect, it } from "@jest/globals";
 import type { RouterWorker } from "../../../../src/prefill-router/contracts.ts";
 import { createWorkerStage } from "../../../../src/prefill-router/stage/worker-stage.ts";
 import type { StageRequest, WorkerStage } from "../../../../src/prefill-router/stage.ts";
-import { chain, matches, only, plainSettings, request, select, worker } from "./fleet.ts";
+import { chain, matches, only, plainSettings, request, select, unmodeled, worker } from "./fleet.ts";
 
 function stageOf(...workers: readonly RouterWorker[]): WorkerStage {
   const stage = createWorkerStage({ stage: "decode", blockSize: 16, random: seeded(1) });
@@ -259,13 +259,13 @@ describe("the books", () => {
     const stage = stageOf(worker(1), worker(2));
     const told: string[] = [];
     const stop = stage.observe({
-      booked: (booking, rank, _request, tokens) =>
+      booked: (booking, rank, _request, { prefillTokens: tokens }) =>
         told.push(`booked ${booking.id} ${rank.workerId}/${rank.dpRank} ${tokens}`),
       prefillCompleted: (id) => told.push(`computed ${id}`),
       freed: (id) => told.push(`freed ${id}`),
     });
     const booking = bookOn(stage, "a", 1, { isl: 30 });
-    stage.bookRemote("r", { workerId: 1n, dpRank: 0 }, chain(1), 5, undefined, 0).free();
+    stage.bookRemote("r", { workerId: 1n, dpRank: 0 }, chain(1), unmodeled(5), undefined, 0).free();
     stage.removeWorker(1n);
     booking.prefillCompleted();
     booking.free();
@@ -294,10 +294,10 @@ describe("the books", () => {
     const stage = stageOf();
     const rank = { workerId: 7n, dpRank: 0 };
     const hashes = chain(1, 2);
-    stage.bookRemote("r", rank, hashes, 12, undefined, 0);
+    stage.bookRemote("r", rank, hashes, unmodeled(12), undefined, 0);
     hashes.fill(0);
-    stage.bookRemote("gone", rank, chain(9), 5, undefined, 0).free();
-    const again = stage.bookRemote("r", rank, chain(1, 2), 12, undefined, 0);
+    stage.bookRemote("gone", rank, chain(9), unmodeled(5), undefined, 0).free();
+    const again = stage.bookRemote("r", rank, chain(1, 2), unmodeled(12), undefined, 0);
     stage.setHolder(rank, 0);
     stage.upsertWorker(worker(7));
     expect(loadOf(stage, 7)).toEqual({ tokens: 12, blocks: 2, requests: 1 });

@@ -2,6 +2,11 @@
 import { describe, expect, it } from "@jest/globals";
 import { createPluginRegistry } from "../../../../src/app/plugins.ts";
 import { loadConfig } from "../../../../src/config/load.ts";
+import {
+  type DynamoPrefillRouterParameters,
+  dynamoPrefillRouterDefinition,
+} from "../../../../src/prefill-router/plugin/dynamo-prefill-router-plugin.ts";
+import type { PluginContext } from "../../../../src/scheduling/contracts.ts";
 
 async function load(parameters: object) {
   const document = {
@@ -25,6 +30,17 @@ describe("workers: endpoints", () => {
     expect(parameters).toMatchObject({ engines: { blockSizeTokens: 16, kvEventPort: 5557, modelName: "" } });
     const dynamo = await load({});
     expect(dynamo.plugins.map(({ type }) => type)).toContain("dynamo-discovery");
+  });
+
+  it("has no cache behind all workers, since engines do not say how they use one", () => {
+    const parameters = { workers: "endpoints", engines: { blockSizeTokens: 16 } };
+    const context = { environment: { DYN_SHARED_CACHE_TYPE: "hicache" } };
+    const create = () =>
+      dynamoPrefillRouterDefinition.create(
+        parameters as DynamoPrefillRouterParameters,
+        context as unknown as PluginContext,
+      );
+    expect(create).toThrow("sharedCacheType hicache is supported for workers that Dynamo registers only");
   });
 
   it.each([
