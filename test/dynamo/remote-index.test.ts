@@ -1,5 +1,6 @@
 /** The index of Dynamo's own frontend asked by our fleet, and ours asked by theirs: over the same workers, fed by events and by decisions. */
 import { afterEach, describe, expect, it } from "@jest/globals";
+import { startNats } from "../nats.ts";
 import { eventually } from "../stack.ts";
 import { send } from "./client.ts";
 import { type RunningFleet, startFleet } from "./fleet.ts";
@@ -22,7 +23,10 @@ function prompt(number: number): readonly number[] {
 }
 
 async function start(options: DynamoOptions): Promise<DynamoStack> {
-  const stack = await startDynamo({ routerMode: "kv", ...options });
+  const nats = options.requestPlane === "nats" ? await startNats() : undefined;
+  if (nats !== undefined) open.push(() => nats.kill());
+  const eventPlane = nats === undefined ? {} : { eventPlane: { nats: nats.url } };
+  const stack = await startDynamo({ routerMode: "kv", ...eventPlane, ...options });
   open.push(() => stack.close());
   return stack;
 }
@@ -64,6 +68,7 @@ async function metric(stack: DynamoStack, name: string): Promise<number> {
 const layouts = [
   ["aggregated", { layout: "aggregated", workers: 3 }],
   ["disaggregated", { layout: "disaggregated", prefill: 3, decode: 1 }],
+  ["aggregated, by NATS,", { layout: "aggregated", workers: 3, requestPlane: "nats" }],
 ] as const;
 
 /** Dynamo's frontend serves disaggregated workers only where their decode leg counts overlaps, too: with conditional disaggregation. Every prompt is long here. */

@@ -5,7 +5,6 @@
 import { MalformedMessage, type PayloadCodec } from "../encoding/value-reader.ts";
 
 export interface ReceivedRequest {
-  readonly path: string;
   readonly codec: PayloadCodec;
   /** Where the answer is wanted, and what is to be said there. */
   readonly home: { readonly address: string; readonly subject: string };
@@ -85,7 +84,7 @@ function partsOf(frame: Buffer): readonly [path: Buffer, payload: Buffer] {
 }
 
 /** The request in a payload: a TwoPartMessage of RequestControlMessage and body. Throws MalformedMessage. */
-export function readRequest(path: string, payload: Buffer): ReceivedRequest {
+export function readRequest(payload: Buffer): ReceivedRequest {
   if (payload.length < twoPartPrefixBytes) throw new MalformedMessage("is no two-part message");
   const headerEnd = twoPartPrefixBytes + lengthAt(payload, 0);
   if (headerEnd + lengthAt(payload, 8) !== payload.length) throw new MalformedMessage("is no two-part message");
@@ -100,7 +99,7 @@ export function readRequest(path: string, payload: Buffer): ReceivedRequest {
   }
   const codec = control["payload_codec"] ?? "json";
   if (codec !== "json" && codec !== "msgpack") throw new MalformedMessage("is in an unknown codec");
-  return { path, codec, home: { address, subject }, body: payload.subarray(headerEnd) };
+  return { codec, home: { address, subject }, body: payload.subarray(headerEnd) };
 }
 
 function lengthAt(payload: Buffer, at: number): number {

@@ -37,6 +37,8 @@ export const requestPlaneDefaults: RequestPlaneSettings = {
 
 /** Of the server that others ask (DYN_TCP_RPC_*). */
 export interface EndpointServerSettings {
+  /** Where requests come over NATS; undefined: over TCP. */
+  readonly nats: NatsSettings | undefined;
   /** What others are told to dial; undefined for the machine's own address. */
   readonly host: string | undefined;
   /** 0 for any free one. */
@@ -49,6 +51,7 @@ export interface EndpointServerSettings {
 }
 
 export const endpointServerDefaults: EndpointServerSettings = {
+  nats: undefined,
   host: undefined,
   port: 0,
   // Half of Dynamo's own: a decision of 262,144 blocks in JSON is 11 MB.
@@ -82,6 +85,7 @@ export async function endpointServerSettings(env: Environment): Promise<Endpoint
   const most = numberOf(env, "DYN_TCP_MAX_MESSAGE_SIZE", 0xffff_ffff) ?? defaults.maxMessageBytes;
   return {
     ...defaults,
+    nats: env["DYN_REQUEST_PLANE"] === "nats" ? natsSettings(env) : undefined,
     host: env["DYN_TCP_RPC_HOST"],
     port: numberOf(env, "DYN_TCP_RPC_PORT", 65_535) ?? defaults.port,
     maxMessageBytes: Math.min(most, defaults.maxMessageBytes),

@@ -218,10 +218,12 @@ export class Fleet implements RouteTable, WorkerSetListener {
     const { environment, settings, workers, log } = this.#init;
     if (!settings.config.serveIndexer) return undefined;
     const { createEndpointServer } = await import("../../dynamo/request-plane/endpoint-server.ts");
+    const { createNatsEndpoints } = await import("../../dynamo/request-plane/nats-endpoints.ts");
     const { endpointServerSettings } = await import("../../dynamo/request-plane/settings.ts");
     const server = await endpointServerSettings(environment);
+    const { nats } = server;
     return new IndexService({
-      listen: () => createEndpointServer(log, server),
+      listen: () => (nats === undefined ? createEndpointServer(log, server) : createNatsEndpoints(log, nats, server)),
       registration,
       lookup: (endpoint) => workers.sets.servedIndices(endpoint),
       isFedByEvents: settings.config.useKvEvents,

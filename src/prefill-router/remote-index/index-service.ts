@@ -1,11 +1,11 @@
 /** The indices that this process serves to other routers, by component, and the port at which they are asked for. The registration is the fleet's. */
-import type { EndpointServer } from "../../dynamo/request-plane/endpoint-server.ts";
+import type { EndpointServer } from "../../dynamo/request-plane/endpoint-contracts.ts";
 import type { Component } from "./index-instances.ts";
 import { pause } from "./pause.ts";
 import { ServedComponent, type ServedComponentInit, type ServedIndex } from "./served-component.ts";
 
 export interface IndexServiceInit extends Omit<ServedComponentInit, "component" | "server"> {
-  /** Binds the port; may be called again after it has rejected. */
+  /** Binds the port, or connects to NATS; may be called again after it has rejected. */
   readonly listen: () => Promise<EndpointServer>;
 }
 
@@ -77,7 +77,7 @@ export class IndexService {
       try {
         return await this.#init.listen();
       } catch (error) {
-        if (!isTold) this.#init.log.error({ error }, "the port of served indices cannot be had; tried again");
+        if (!isTold) this.#init.log.error({ error }, "served indices cannot be asked for yet; tried again");
         isTold = true;
         await pause(listenRetryMs, signal);
       }

@@ -10,8 +10,7 @@ import { encodeError, encodeIndexAnswer, type RankOverlap } from "../../dynamo/k
 import { queryEndpoint, recordEndpoint } from "../../dynamo/kv-index/index-endpoints.ts";
 import { readIndexQuestion } from "../../dynamo/kv-index/index-question.ts";
 import { encodeRecordAnswer, type RoutingRecord, readRoutingRecord } from "../../dynamo/kv-index/routing-record.ts";
-import type { InstanceRecord } from "../../dynamo/records.ts";
-import type { Endpoint, EndpointServer } from "../../dynamo/request-plane/endpoint-server.ts";
+import type { Endpoint, EndpointServer } from "../../dynamo/request-plane/endpoint-contracts.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { Component, InstanceLookup } from "./index-instances.ts";
 import { pause } from "./pause.ts";
@@ -30,7 +29,7 @@ export interface ServedComponentInit {
   /** Else decisions feed it, and others may write theirs into it. */
   readonly isFedByEvents: boolean;
   /** Undefined: there will be none. */
-  readonly server: Promise<Pick<EndpointServer, "address" | "serve"> | undefined>;
+  readonly server: Promise<Pick<EndpointServer, "serve"> | undefined>;
   readonly registration: Pick<DynamoRegistration, "instanceId" | "put" | "remove">;
   readonly lookup: InstanceLookup;
   readonly log: Logger;
@@ -138,7 +137,7 @@ export class ServedComponent {
     return undefined;
   }
 
-  async #register(server: Pick<EndpointServer, "address" | "serve">): Promise<void> {
+  async #register(server: Pick<EndpointServer, "serve">): Promise<void> {
     const { isFedByEvents, registration } = this.#init;
     if (this.#records.length === 0) {
       this.#serve(server, queryEndpoint, (body, codec) => this.#query(body, codec));
@@ -147,25 +146,12 @@ export class ServedComponent {
     for (const record of this.#records) await registration.put(record);
   }
 
-  #serve(server: Pick<EndpointServer, "address" | "serve">, name: string, endpoint: Endpoint): void {
-    const { path, ...record } = this.#recordOf(server.address, name);
-    this.#unserve.push(server.serve(path, endpoint));
-    this.#records.push(record);
-  }
-
-  #recordOf(address: string, endpoint: string): EncodedRecord & { readonly path: string } {
+  #serve(server: Pick<EndpointServer, "serve">, name: string, endpoint: Endpoint): void {
     const { component, registration } = this.#init;
-    const { instanceId } = registration;
-    const path = `${instanceId.toString(16)}/${component.namespace}/${component.component}/${endpoint}`;
-    const record: InstanceRecord = {
-      type: "Endpoint",
-      ...component,
-      endpoint,
-      instanceId,
-      transport: { kind: "tcp", address, path },
-      codec: "msgpack",
-    };
-    return { ...encodeRecord(record), path };
+    const instance = { ...component, endpoint: name, instanceId: registration.instanceId };
+    const { transport, end } = server.serve(instance, endpoint);
+    this.#unserve.push(end);
+    this.#records.push(encodeRecord({ type: "Endpoint", ...instance, transport, codec: "msgpack" }));
   }
 
   #query(body: Buffer, codec: PayloadCodec): Buffer {

@@ -7,6 +7,7 @@ import { queryEndpoint, recordEndpoint } from "../../../src/dynamo/kv-index/inde
 import type { DynamoPeer } from "../../dynamo-peer/peer.ts";
 import type { PeerSite } from "../../dynamo-peer/site.ts";
 import { startEtcd } from "../../etcd.ts";
+import { startNats } from "../../nats.ts";
 import { eventually } from "../../stack.ts";
 import { type FakeWorker, startFakeWorker, type TakenRequest } from "../../unit/dynamo/request-plane/fake-worker.ts";
 import { createFixture } from "./fixture.ts";
@@ -62,13 +63,19 @@ const heldBy = (peer: DynamoPeer | undefined, deviceBlocks = 8): Partial<Match> 
   deviceBlocks,
 });
 
-async function siteOf(kind: "files" | "etcd"): Promise<PeerSite> {
+async function siteOf(kind: "files" | "etcd" | "files, by NATS"): Promise<PeerSite> {
   if (kind === "files") return fixture.site();
+  if (kind === "files, by NATS") {
+    const nats = await startNats();
+    fixture.keep({ close: () => nats.kill() });
+    const site = fixture.site({ natsUrl: nats.url });
+    return { ...site, environment: { ...site.environment, DYN_REQUEST_PLANE: "nats" } };
+  }
   const etcd = fixture.keep(await startEtcd());
   return fixture.site({ etcd: { url: etcd.url } });
 }
 
-describe.each(["files", "etcd"] as const)("an index served among records in %s", (kind) => {
+describe.each(["files", "etcd", "files, by NATS"] as const)("an index served among records in %s", (kind) => {
   it("says to another picker what its own events say, also after it was killed and has come again", async () => {
     const site = await siteOf(kind);
     const peers = await fixture.peers(site, 3);

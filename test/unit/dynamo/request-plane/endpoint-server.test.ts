@@ -5,11 +5,8 @@ import { afterEach, describe, expect, it } from "@jest/globals";
 import { generate } from "selfsigned";
 import type { InstanceRecord } from "../../../../src/dynamo/records.ts";
 import type { CallEnd, RequestPlane } from "../../../../src/dynamo/request-plane/contracts.ts";
-import {
-  createEndpointServer,
-  type Endpoint,
-  type EndpointServer,
-} from "../../../../src/dynamo/request-plane/endpoint-server.ts";
+import type { Endpoint } from "../../../../src/dynamo/request-plane/endpoint-contracts.ts";
+import { createEndpointServer, type TcpEndpointServer } from "../../../../src/dynamo/request-plane/endpoint-server.ts";
 import { encodeRequestFrame } from "../../../../src/dynamo/request-plane/request-frame.ts";
 import { createRequestPlane } from "../../../../src/dynamo/request-plane/request-plane.ts";
 import { RequestReader } from "../../../../src/dynamo/request-plane/request-reader.ts";
@@ -29,7 +26,7 @@ afterEach(async () => {
   for (const close of closers.splice(0).reverse()) await close();
 });
 
-async function serve(settings: Partial<EndpointServerSettings> = {}): Promise<EndpointServer> {
+async function serve(settings: Partial<EndpointServerSettings> = {}): Promise<TcpEndpointServer> {
   const server = await createEndpointServer(silentLogger, { host: "127.0.0.1", ...settings });
   closers.push(() => server.close());
   return server;
@@ -41,8 +38,9 @@ async function plane(settings: Partial<RequestPlaneSettings> = {}): Promise<Requ
   return created;
 }
 
+const id = { namespace: "ns", component: "backend", endpoint: "echo", instanceId: 26n };
 const path = "1a/ns/backend/echo";
-const instanceOf = ({ address }: EndpointServer, of = path): InstanceRecord => ({
+const instanceOf = ({ address }: TcpEndpointServer, of = path): InstanceRecord => ({
   type: "Endpoint",
   namespace: "ns",
   component: "backend",
@@ -76,7 +74,7 @@ const frameOf = (body: string, address = "127.0.0.1:9", of = path): Buffer => {
   return encodeRequestFrame({ path: of, headers: {}, control, body: Buffer.from(body) }, 1 << 20) ?? Buffer.alloc(0);
 };
 
-async function dial(server: EndpointServer): Promise<Socket> {
+async function dial(server: TcpEndpointServer): Promise<Socket> {
   const [host = "", port = ""] = server.address.split(":");
   const socket = connect(Number(port), host);
   closers.push(() => void socket.destroy());
@@ -98,7 +96,7 @@ describe("a served endpoint", () => {
     ["msgpack", Buffer.from("\xa5hello", "latin1")],
   ] as const)("answers in %s with one item", async (codec, body) => {
     const server = await serve();
-    server.serve(path, echo);
+    server.serve(id, echo);
     const answered = await ask(await plane(), instanceOf(server), body, codec);
     expect(answered).toEqual({ items: [body], end: { kind: "complete" } });
     await until(() => server.counters.answered === 1);
@@ -107,7 +105,7 @@ describe("a served endpoint", () => {
 
   it("answers many at once, each with its own", async () => {
     const server = await serve();
-    server.serve(path, echo);
+    server.serve(id, echo);
     const from = await plane();
     const bodies = Array.from({ length: 300 }, (_, index) => Buffer.from(`"${"x".repeat(index * 10)}"`));
     const answers = await Promise.all(bodies.map((body) => ask(from, instanceOf(server), body)));
@@ -123,7 +121,7 @@ describe("a served endpoint", () => {
       clientTls: { ca: cert, cert, key },
     };
     const server = await serve(tls);
-    server.serve(path, echo);
+    server.serve(id, echo);
     expect(await ask(await plane(tls), instanceOf(server), Buffer.from("1"))).toMatchObject({
       end: { kind: "complete" },
     });
@@ -133,20 +131,21 @@ describe("a served endpoint", () => {
 
   it("that is not there, or not any more, is refused by name", async () => {
     const server = await serve();
-    const end = server.serve(path, echo);
+    const { transport, end } = server.serve(id, echo);
+    expect(transport).toEqual({ kind: "tcp", address: server.address, path });
     const from = await plane();
     expect((await ask(from, instanceOf(server, "1a/ns/x/y"), Buffer.from("1"))).end).toMatchObject({
       reason: "unavailable",
       message: "Server unavailable: unknown endpoint 1a/ns/x/y",
     });
-    expect(() => server.serve(path, echo)).toThrow(RangeError);
+    expect(() => server.serve(id, echo)).toThrow(RangeError);
     end();
     expect((await ask(from, instanceOf(server), Buffer.from("1"))).end).toMatchObject({ reason: "unavailable" });
   });
 
   it("that fails costs its own request alone", async () => {
     const server = await serve();
-    server.serve(path, (body) => {
+    server.serve(id, (body) => {
       if (body.toString() === "2") throw new Error("broken");
       return Buffer.from(body);
     });
@@ -167,7 +166,7 @@ describe("a server of endpoints", () => {
     ["127.0.0.1", "nobody's", ":80"],
   ])("dials no address but an IP's (%s): not %s", async (_host, _what, address) => {
     const server = await serve();
-    server.serve(path, echo);
+    server.serve(id, echo);
     const socket = await dial(server);
     expect(await acknowledged(socket, frameOf("1", address))).toBe(
       "Decode error: the request wants its answer at no address",
@@ -188,7 +187,7 @@ describe("a server of endpoints", () => {
     ],
   ])("refuses %s and goes on with the connection", async (_what, payload) => {
     const server = await serve();
-    server.serve(path, echo);
+    server.serve(id, echo);
     const socket = await dial(server);
     const head = Buffer.alloc(2);
     head.writeUInt16BE(path.length);
@@ -201,7 +200,7 @@ describe("a server of endpoints", () => {
 
   it("hangs up on who announces more than is taken, before it comes", async () => {
     const server = await serve({ maxMessageBytes: 1000 });
-    server.serve(path, echo);
+    server.serve(id, echo);
     const socket = await dial(server);
     socket.write(
       Buffer.concat([Buffer.from([0, 1]), Buffer.from("p"), Buffer.from([0, 0]), Buffer.from([0, 3, 0, 0])]),
@@ -212,7 +211,7 @@ describe("a server of endpoints", () => {
 
   it("counts answers that nobody takes", async () => {
     const server = await serve();
-    server.serve(path, echo);
+    server.serve(id, echo);
     const gone = createServer();
     gone.listen(0, "127.0.0.1");
     await once(gone, "listening");
@@ -225,7 +224,7 @@ describe("a server of endpoints", () => {
 
   it("lets go of everybody when it closes, and of its port", async () => {
     const server = await serve();
-    server.serve(path, echo);
+    server.serve(id, echo);
     const socket = await dial(server);
     const silent = createServer();
     silent.listen(0, "127.0.0.1");

@@ -6,7 +6,7 @@ import { queryEndpoint, recordEndpoint } from "../../../../src/dynamo/kv-index/i
 import { encodeIndexQuestion } from "../../../../src/dynamo/kv-index/index-question.ts";
 import { encodeRoutingRecord, readRecordAnswer } from "../../../../src/dynamo/kv-index/routing-record.ts";
 import type { InstanceRecord } from "../../../../src/dynamo/records.ts";
-import type { Endpoint, EndpointServer } from "../../../../src/dynamo/request-plane/endpoint-server.ts";
+import type { Endpoint, EndpointServer } from "../../../../src/dynamo/request-plane/endpoint-contracts.ts";
 import { IndexService } from "../../../../src/prefill-router/remote-index/index-service.ts";
 import { type ServedWorker, SetServing } from "../../../../src/prefill-router/remote-index/set-serving.ts";
 import { silentLogger } from "../../../../src/telemetry/log.ts";
@@ -42,11 +42,14 @@ function start(
   let { portFailures = 0 } = options;
   let isListening = false;
   const server: EndpointServer = {
-    address: "10.0.0.1:7000",
     counters: { requests: 0, answered: 0, undelivered: 0, refused: 0, connections: 0 },
-    serve: (path, endpoint) => {
+    serve: ({ namespace, component: of, endpoint: name, instanceId }, endpoint) => {
+      const path = `${instanceId.toString(16)}/${namespace}/${of}/${name}`;
       endpoints.set(path, endpoint);
-      return () => endpoints.delete(path);
+      return {
+        transport: { kind: "tcp", address: "10.0.0.1:7000", path },
+        end: () => void endpoints.delete(path),
+      };
     },
     close: async () => {
       expect(records.size).toBe(0);
@@ -139,7 +142,7 @@ describe("a served index", () => {
     await jest.advanceTimersByTimeAsync(2500);
     expect({ records: records.size, errors }).toEqual({
       records: 0,
-      errors: ["the port of served indices cannot be had; tried again"],
+      errors: ["served indices cannot be asked for yet; tried again"],
     });
     await jest.advanceTimersByTimeAsync(1000);
     expect({ records: records.size, isListening: isListening() }).toEqual({ records: 1, isListening: true });
