@@ -122,6 +122,31 @@ describe("workers", () => {
     await registration.close();
     await sees([], "ours");
   });
+
+  it("of ours keep what a later registration of the same process has put when the one before it closes", async () => {
+    const objects = await namespaceOfItsOwn();
+    const podUid = await objects.createPod("ours");
+    await objects.putSlice("ours", [{ pod: "ours", uid: podUid, ready: true }]);
+    const { sees, records } = await watching(plane.api, objects.namespace);
+    const { namespace } = objects;
+    const open = () => createKubernetesRegistration({ api: plane.api, namespace, pod: "ours", podUid });
+    const [before, after] = [open(), open()];
+    const [shared, own, ...rest] = recordsOf("ours");
+    if (shared === undefined || own === undefined) throw new Error("no records");
+    for (const record of [shared, own]) await before.put(record);
+    for (const record of [shared, ...rest]) await after.put(record);
+    await eventually("all are seen", async () => await Promise.resolve(records.size === 4));
+    await before.close();
+    await eventually("its own is gone", async () => await Promise.resolve(records.size === 3));
+    await sees(["ours"]);
+    const third = open();
+    const closed = after.close();
+    await third.put(own);
+    await closed;
+    await eventually("the last one's is there", async () => await Promise.resolve(records.size === 1));
+    await third.close();
+    await eventually("nothing is left", async () => await Promise.resolve(records.size === 0));
+  });
 });
 
 describe("a fleet of 1,000 workers", () => {

@@ -29,16 +29,30 @@ export function createKubernetesRegistration(options: KubernetesRegistrationOpti
   return new KubernetesRegistration(options);
 }
 
+/**
+ * What the registrations of this process have in one object. A configuration that is read anew opens its registration before the one of the old
+ * is closed: neither may take back what the other has put.
+ */
+interface PodObject {
+  /** By registration, the oldest first. */
+  readonly parts: Set<ReadonlyMap<string, string>>;
+  /** Writes, one after the other: the last one has everything. */
+  work: Promise<void>;
+  /** There may be an object, be it without records. */
+  isWritten: boolean;
+}
+
+/** By the pod's uid and the object's name. */
+const podObjects = new Map<string, PodObject>();
+
 class KubernetesRegistration implements DynamoRegistration {
   readonly instanceId: bigint;
   readonly #options: KubernetesRegistrationOptions;
   readonly #name: string;
   readonly #path: string;
   readonly #records = new Map<string, string>();
-  /** Writes, one after the other: the last one has everything. */
-  #work: Promise<void> = Promise.resolve();
-  /** There may be an object, be it without records. */
-  #isWritten = false;
+  readonly #objectKey: string;
+  readonly #object: PodObject;
   #isClosed = false;
 
   constructor(options: KubernetesRegistrationOptions) {
@@ -46,6 +60,14 @@ class KubernetesRegistration implements DynamoRegistration {
     this.#name = options.container === undefined ? options.pod : workerName(options.pod, options.container);
     this.#path = `${metadataCollection(options.namespace)}/${this.#name}`;
     this.instanceId = instanceIdOfPod(this.#name);
+    this.#objectKey = `${options.podUid}/${this.#name}`;
+    this.#object = podObjects.get(this.#objectKey) ?? {
+      parts: new Set(),
+      work: Promise.resolve(),
+      isWritten: false,
+    };
+    podObjects.set(this.#objectKey, this.#object);
+    this.#object.parts.add(this.#records);
   }
 
   async put({ key, text }: EncodedRecord): Promise<void> {
@@ -69,24 +91,36 @@ class KubernetesRegistration implements DynamoRegistration {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#records.clear();
+    const hadRecords = this.#records.size > 0;
+    this.#object.parts.delete(this.#records);
     await this.#queue(async () => {
-      if (!this.#isWritten) return;
-      await this.#options.api.request({ method: "DELETE", path: this.#path }).catch((error: unknown) => {
-        if (!(error instanceof KubernetesApiError && error.status === 404)) throw error;
-      });
+      if (this.#object.parts.size > 0) {
+        if (hadRecords) await this.#write();
+        return;
+      }
+      try {
+        if (this.#object.isWritten) await this.#delete();
+      } finally {
+        if (this.#object.parts.size === 0) podObjects.delete(this.#objectKey);
+      }
     });
   }
 
   #queue(step: () => Promise<void>): Promise<void> {
-    const done = this.#work.then(step);
-    this.#work = done.catch(() => {});
+    const done = this.#object.work.then(step);
+    this.#object.work = done.catch(() => {});
     return done;
+  }
+
+  async #delete(): Promise<void> {
+    await this.#options.api.request({ method: "DELETE", path: this.#path }).catch((error: unknown) => {
+      if (!(error instanceof KubernetesApiError && error.status === 404)) throw error;
+    });
   }
 
   async #write(): Promise<void> {
     const { api, pod, podUid } = this.#options;
-    this.#isWritten = true;
+    this.#object.isWritten = true;
     const owner = {
       apiVersion: "v1",
       kind: "Pod",
@@ -96,6 +130,7 @@ class KubernetesRegistration implements DynamoRegistration {
       controller: this.#name === pod,
       blockOwnerDeletion: false,
     };
+    const records = new Map(Array.from(this.#object.parts, (part) => [...part]).flat());
     await api.request({
       method: "PATCH",
       path: `${this.#path}?fieldManager=${fieldManager}&force=true`,
@@ -104,7 +139,7 @@ class KubernetesRegistration implements DynamoRegistration {
         apiVersion: "nvidia.com/v1alpha1",
         kind: "DynamoWorkerMetadata",
         metadata: { name: this.#name, ownerReferences: [owner] },
-        spec: { data: metadataOf(this.#records) },
+        spec: { data: metadataOf(records) },
       }),
     });
   }
