@@ -40,6 +40,16 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The port where other routers ask for the index, before Dynamo workers with DYN_SERVE_INDEXER; empty where none is served. */}}
+{{- define "signalbox.indexPort" -}}
+{{- $dynamo := .Values.router.dynamo -}}
+{{- $env := .Values.router.epp.env -}}
+{{- $serves := get $dynamo.env "DYN_SERVE_INDEXER" | default (include "signalbox.envValue" (dict "env" $env "name" "DYN_SERVE_INDEXER")) -}}
+{{- if and $dynamo.enabled (has (toString $serves | lower) (list "1" "true" "on" "yes")) -}}
+{{ get $dynamo.env "DYN_TCP_RPC_PORT" | default (include "signalbox.envValue" (dict "env" $env "name" "DYN_TCP_RPC_PORT")) | default "9094" | int }}
+{{- end -}}
+{{- end -}}
+
 {{/* "true" with GKE's preferred backends: a StatefulSet whose pods are told apart by the load balancer, not by an election. */}}
 {{- define "signalbox.isPreferred" -}}
 {{- $provider := .Values.provider | default dict -}}

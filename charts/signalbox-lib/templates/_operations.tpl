@@ -280,6 +280,11 @@ spec:
             matchLabels:
               {{- include "signalbox.selectorLabels" . | nindent 14 }}
     {{- end }}
+    {{- with include "signalbox.indexPort" . }}
+    # Whoever of the namespace asks for the index.
+    - ports: [{ port: {{ . }} }]
+      from: [{ podSelector: {} }]
+    {{- end }}
     {{- with include "signalbox.enginePeerPorts" . }}
     # What router.epp.env says of pickers of the same engines.
     - ports:
@@ -320,6 +325,10 @@ spec:
         - podSelector:
             matchLabels:
               {{- include "signalbox.selectorLabels" . | nindent 14 }}
+    {{- end }}
+    {{- if include "signalbox.indexPort" . }}
+    # An answer goes where who asked wants it.
+    - to: [{ podSelector: {} }]
     {{- end }}
     {{- with include "signalbox.enginePeerPorts" . }}
     - ports:

@@ -61,6 +61,9 @@ spec:
         {{- if include "signalbox.hasPeers" . }}
         - { name: peers, containerPort: {{ int $epp.ha.peerPort }} }
         {{- end }}
+        {{- with include "signalbox.indexPort" . }}
+        - { name: index, containerPort: {{ . }} }
+        {{- end }}
         {{- range include "signalbox.enginePeerPorts" . | default "[]" | fromJsonArray }}
         - { containerPort: {{ int . }} }
         {{- end }}
@@ -214,6 +217,9 @@ spec:
 {{- if eq $dynamo.discoveryBackend "kubernetes" }}{{ $_ := set $variables "DYN_KUBE_DISCOVERY_MODE" $dynamo.kubeDiscoveryMode }}{{ end -}}
 {{- if $dynamo.enforceDisagg }}{{ $_ := set $variables "DYN_ENFORCE_DISAGG" "true" }}{{ end -}}
 {{- if include "signalbox.hasPeers" . }}{{ $_ := set $variables "DYN_ROUTER_REPLICA_SYNC" "true" }}{{ end -}}
+{{- with include "signalbox.indexPort" . }}
+{{- if not (include "signalbox.envValue" (dict "env" $.Values.router.epp.env "name" "DYN_TCP_RPC_PORT")) }}{{ $_ := set $variables "DYN_TCP_RPC_PORT" . }}{{ end -}}
+{{- end -}}
 {{- range $name, $value := $dynamo.env }}{{ $_ := set $variables $name $value }}{{ end -}}
 - name: POD_NAMESPACE
   valueFrom: { fieldRef: { fieldPath: metadata.namespace } }

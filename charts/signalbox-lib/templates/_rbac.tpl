@@ -31,8 +31,8 @@
 {{- if $isDynamo }}
 - apiGroups: [nvidia.com]
   resources: [dynamoworkermetadatas]
-  # Replicas announce where they tell what they book.
-  verbs: [get, list, watch{{ if include "signalbox.hasPeers" . }}, create, patch, delete{{ end }}]
+  # Replicas announce where they tell what they book, and who serves its index where.
+  verbs: [get, list, watch{{ if or (include "signalbox.hasPeers" .) (include "signalbox.indexPort" .) }}, create, patch, delete{{ end }}]
 {{- end }}
 {{- end -}}
 

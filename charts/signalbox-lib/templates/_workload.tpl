@@ -111,7 +111,7 @@ spec:
   ports:
     {{- include "signalbox.servicePorts" . | nindent 4 }}
 {{- end }}
-{{- if include "signalbox.hasPeers" . }}
+{{- if or (include "signalbox.hasPeers" .) (include "signalbox.indexPort" .) }}
 ---
 # Where the pickers find each other: every replica, ready or not, so that one that starts is told what is under way before it decides.
 apiVersion: v1
@@ -133,6 +133,11 @@ spec:
   selector:
     {{- include "signalbox.selectorLabels" . | nindent 4 }}
   ports:
+    {{- if include "signalbox.hasPeers" . }}
     - { name: peers, port: {{ int .Values.router.epp.ha.peerPort }}, targetPort: peers }
+    {{- end }}
+    {{- with include "signalbox.indexPort" . }}
+    - { name: index, port: {{ . }} }
+    {{- end }}
 {{- end }}
 {{- end -}}

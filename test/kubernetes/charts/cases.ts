@@ -228,6 +228,16 @@ export const cases: readonly ChartCase[] = [
     },
   },
   {
+    name: "dynamo-index",
+    chart: "signalbox",
+    values: {
+      router: {
+        dynamo: { enabled: true, graphDeployment: "graph", env: { DYN_SERVE_INDEXER: true } },
+        networkPolicy: { enabled: true },
+      },
+    },
+  },
+  {
     name: "old-values",
     chart: "signalbox",
     values: {

@@ -197,8 +197,11 @@ describe("the rights that are granted", () => {
     expect(rulesOf(await rendered(name), "Role", `${release}-epp`)).toEqual(plainRules(...roles));
   });
 
-  it("write the replicas' own records before Dynamo workers, where there are several", async () => {
-    const rules = rulesOf(await rendered("dynamo-active-active"), "Role", `${release}-epp`) as readonly {
+  it.each([
+    ["there are several", "dynamo-active-active"],
+    ["one serves its index", "dynamo-index"],
+  ] as const)("write the replicas' own records before Dynamo workers, where %s", async (_, name) => {
+    const rules = rulesOf(await rendered(name), "Role", `${release}-epp`) as readonly {
       readonly resources: readonly string[];
       readonly verbs: readonly string[];
     }[];
