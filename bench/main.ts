@@ -29,6 +29,7 @@ import { dynamoPart, splitPage } from "./report-dynamo.ts";
 import { kubernetesPart } from "./report-kubernetes.ts";
 import { startSignalbox } from "./rig.ts";
 import { scraping } from "./scraping.ts";
+import { sharedCache } from "./shared-cache.ts";
 import { sseChunk } from "./sse-chunk.ts";
 import { transportComparison } from "./transports.ts";
 
@@ -52,6 +53,7 @@ const ofDynamo: readonly Measurement[] = [
   engineEvents,
   prefillRouterSelection,
   prefillRouterPlan,
+  sharedCache,
   dynamoDecision,
   dynamoRecovery,
   dynamoHitRate,
