@@ -22,6 +22,7 @@ import { createPeerStart, peerName } from "./peer.ts";
 import { prefillRouterPlan } from "./prefill-router-plan.ts";
 import { prefillRouterSelection } from "./prefill-router-selection.ts";
 import { setNice } from "./priority.ts";
+import { remoteIndex } from "./remote-index.ts";
 import { replicaHitRate } from "./replica-hit-rate.ts";
 import { replicaSync } from "./replica-sync.ts";
 import { type Column, type ReportInput, report, summary } from "./report.ts";
@@ -54,6 +55,7 @@ const ofDynamo: readonly Measurement[] = [
   prefillRouterSelection,
   prefillRouterPlan,
   sharedCache,
+  remoteIndex,
   dynamoDecision,
   dynamoRecovery,
   dynamoHitRate,

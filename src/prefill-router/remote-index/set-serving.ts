@@ -2,6 +2,7 @@
 import type { KvMatcher, KvMatches } from "../../data/prefix-index/kv-index.ts";
 import type { RankOverlap } from "../../dynamo/kv-index/index-answer.ts";
 import type { RoutingRecord } from "../../dynamo/kv-index/routing-record.ts";
+import type { RuntimeConfig } from "../../dynamo/model-card/model-card.ts";
 import type { SetWorker } from "../../dynamo/worker-sets/worker-set.ts";
 import { tokenHasher } from "../../tokens/block-hash.ts";
 import type { WorkerRank } from "../contracts.ts";
@@ -20,7 +21,11 @@ export interface SetServingInit {
   readonly now: () => number;
 }
 
-export type ServedWorker = Pick<SetWorker, "id" | "instance" | "card">;
+/** What is needed of a worker. */
+export interface ServedWorker extends Pick<SetWorker, "id"> {
+  readonly instance: Component;
+  readonly card: { readonly runtime: Pick<RuntimeConfig, "dataParallelStartRank" | "dataParallelSize"> };
+}
 
 export interface ServingCounters {
   answered: number;
