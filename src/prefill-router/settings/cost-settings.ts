@@ -109,7 +109,8 @@ export const costSettings = {
     kind: { kind: "choice", values: ["public-xxh3-v1", "keyed-xxh3-v1"] },
     defaultValue: "public-xxh3-v1",
     environment: ["DYN_ROUTER_TRACKING_HASH"],
-    description: "Identity of running blocks. Only public-xxh3-v1 is supported.",
+    description:
+      "What running blocks are counted and told to replicas by: public hashes, or ones that only who has the key can make.",
     isPolicySetting: true,
   },
   routerTrackingKeyFile: {
