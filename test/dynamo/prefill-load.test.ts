@@ -70,17 +70,18 @@ describe("beside a frontend of Dynamo with a prefill-load model", () => {
     }, 10_000);
     await until(() => ids.every((id) => requests(id) === 0));
 
-    void ask(stack, tokens(100, 400));
+    // Seconds lie between what is waited for and what would be too late.
+    void ask(stack, tokens(100, 1000));
     await until(() => ids.some((id) => requests(id) > 0));
     const first = ids.find((id) => requests(id) > 0) ?? 0n;
     const second = ids.find((id) => id !== first) ?? 0n;
-    expect(left(first)).toBeGreaterThan(300);
-    await until(() => left(first) < 150);
-    void ask(stack, tokens(101, 300));
+    expect(left(first)).toBeGreaterThan(700);
+    await until(() => left(first) < 400);
+    void ask(stack, tokens(101, 800));
     await until(() => requests(second) === 1);
-    await until(() => left(first) < 50);
-    // By what they were booked with it would be the other: 400 tokens against 300.
-    expect(left(second)).toBeGreaterThan(100);
+    await until(() => left(first) < 150);
+    // By what they were booked with it would be the other: 1,000 tokens against 800.
+    expect(left(second)).toBeGreaterThan(300);
     const preview = ours.runtime.router.preview(ours.request(tokens(102, 48)));
     expect(preview).toMatchObject({ kind: "chosen", decode: { worker: { id: first } } });
     void ask(stack, tokens(102, 48));
